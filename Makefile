@@ -1,0 +1,41 @@
+# What the README names: `make demo` and `make test`; both install first, into .venv.
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+ARGS ?=
+
+.PHONY: install demo compare test lint types contract migrations pytest
+
+install: $(STAMP)
+
+# torch first and by its exact version: a later requirement then finds it installed.
+$(STAMP): requirements.txt requirements-dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $(STAMP)
+
+demo: install
+	@$(BIN)/python manage.py demo $(ARGS)
+
+compare: install
+	@$(BIN)/python manage.py compare $(ARGS)
+
+test: lint types contract migrations pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy .
+
+contract: install
+	$(BIN)/lint-imports
+
+migrations: install
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+pytest: install
+	$(BIN)/pytest -n 2 $(ARGS)

@@ -1,0 +1,222 @@
+import uuid
+from typing import Any, Self
+
+from django.db import models
+from django.db.models import Q
+
+from envoys.encryption import EncryptedTextField, name_index
+from envoys.models import Envoy, User
+from envoys.work import LeasedWork
+
+
+class Sex(models.TextChoices):
+    FEMALE = "F", "Female"
+    MALE = "M", "Male"
+    UNKNOWN = "", "Not recorded"
+
+
+class RiskLevel(models.IntegerChoices):
+    LOW = 0, "Low"
+    MEDIUM = 1, "Medium"
+    HIGH = 2, "High"
+
+
+class Import(models.Model):
+    """A cohort read into one hospital. Its rows stay invisible until it is COMPLETE."""
+
+    class Status(models.TextChoices):
+        CHECKING = "CHECKING", "Checking the files"
+        INSERTING = "INSERTING", "Inserting"
+        COMPLETE = "COMPLETE", "Complete"
+        FAILED = "FAILED", "Failed"
+
+    envoy = models.ForeignKey(Envoy, on_delete=models.CASCADE, related_name="imports")
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.CHECKING)
+    reason = models.TextField(blank=True)
+    source_sha256 = models.CharField(max_length=64)  # of the files' contents
+    source_name = models.CharField(max_length=200)
+    num_done = models.PositiveIntegerField(default=0)
+    num_total = models.PositiveIntegerField(default=0)
+    num_admissions = models.PositiveIntegerField(default=0)
+    num_diagnoses = models.PositiveIntegerField(default=0)
+    # [{"kind", "count", "example"}]: what was taken all the same, for a person to look at.
+    warnings = models.JSONField(default=list)
+    started_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    started_at = models.DateTimeField(auto_now_add=True)
+    heartbeat_at = models.DateTimeField(auto_now_add=True)
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-started_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["envoy"],
+                condition=Q(status__in=["CHECKING", "INSERTING"]),
+                name="one_import_of_an_envoy_at_a_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source_name} into {self.envoy_id}: {self.status}"
+
+
+class ImportedQuerySet(models.QuerySet[Any]):
+    """Rows of a hospital, without those of an import that is not complete."""
+
+    envoy_path = "envoy"
+
+    def complete(self) -> Self:
+        return self.filter(
+            Q(source_import__isnull=True) | Q(source_import__status=Import.Status.COMPLETE)
+        )
+
+    def visible_to(self, user: User) -> Self:
+        """A doctor's own hospital; nobody else sees a patient."""
+        if not (user.is_doctor and user.envoy_id):
+            return self.none()
+        return self.complete().filter(envoy_id=user.envoy_id)
+
+
+class PatientQuerySet(ImportedQuerySet):
+    def named(self, name: str) -> Self:
+        """Patients of exactly this name, whatever its case and spacing."""
+        return self.filter(name_index=name_index(name))
+
+
+def new_subject_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Patient(models.Model):
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="patients")
+    subject_id = models.CharField(max_length=64, default=new_subject_id)
+    name = EncryptedTextField(blank=True)
+    phone = EncryptedTextField(blank=True)
+    name_index = models.CharField(max_length=64, blank=True, db_index=True)
+    sex = models.CharField(max_length=1, choices=Sex.choices, blank=True)
+    birth_year = models.PositiveSmallIntegerField(null=True, blank=True)
+    source_import = models.ForeignKey(
+        Import, null=True, on_delete=models.CASCADE, related_name="patients"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = PatientQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["envoy", "subject_id"], name="one_patient_per_subject")
+        ]
+
+    def __str__(self) -> str:
+        return self.subject_id  # never the name: this ends up in logs
+
+    def set_name(self, name: str) -> None:
+        self.name = name
+        self.name_index = name_index(name) if name else ""
+
+
+class Admission(models.Model):
+    """A stay: the unit that is predicted. An empty value is not known, never zero."""
+
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="admissions")
+    patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="admissions")
+    hadm_id = models.CharField(max_length=64)
+    age = models.FloatField(null=True, blank=True)  # years; the middle of a band
+    admitted_at = models.DateTimeField(null=True, blank=True)
+    discharged_at = models.DateTimeField(null=True, blank=True)
+    los_days = models.FloatField(null=True, blank=True)
+    discharged_home = models.BooleanField(null=True, blank=True)
+    died_in_hospital = models.BooleanField(null=True, blank=True)
+    died_30d_after_discharge = models.BooleanField(null=True, blank=True)
+    readmit_30d = models.BooleanField(null=True, blank=True)  # as given by the source
+    risk_tier = models.PositiveSmallIntegerField(null=True, blank=True, choices=RiskLevel.choices)
+    clinician_risk_level = models.PositiveSmallIntegerField(
+        null=True, blank=True, choices=RiskLevel.choices
+    )
+    number_diagnoses = models.PositiveIntegerField(null=True, blank=True)
+    number_inpatient = models.PositiveIntegerField(null=True, blank=True)
+    number_emergency = models.PositiveIntegerField(null=True, blank=True)
+    number_outpatient = models.PositiveIntegerField(null=True, blank=True)
+    source_import = models.ForeignKey(
+        Import, null=True, on_delete=models.CASCADE, related_name="admissions"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ImportedQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["envoy", "hadm_id"], name="one_admission_per_hadm_id")
+        ]
+
+    def __str__(self) -> str:
+        return self.hadm_id
+
+
+class DiagnosisQuerySet(models.QuerySet["Diagnosis"]):
+    def standing(self) -> Self:
+        return self.filter(struck_out_at__isnull=True)
+
+
+class Diagnosis(models.Model):
+    admission = models.ForeignKey(Admission, on_delete=models.CASCADE, related_name="diagnoses")
+    seq_num = models.PositiveIntegerField()
+    icd_code = models.CharField(max_length=8)  # without the dot
+    icd_version = models.PositiveSmallIntegerField(choices=[(9, "ICD-9"), (10, "ICD-10")])
+    recorded_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    recorded_at = models.DateTimeField(auto_now_add=True)
+    struck_out_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    struck_out_at = models.DateTimeField(null=True)
+
+    objects = DiagnosisQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "diagnoses"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["admission", "seq_num"],
+                condition=Q(struck_out_at__isnull=True),
+                name="one_standing_diagnosis_per_place",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.icd_code} (ICD-{self.icd_version})"
+
+
+class IcdCode(models.Model):
+    """The public code list, for search and titles; filled once from `federated.icd`."""
+
+    code = models.CharField(max_length=8)
+    version = models.PositiveSmallIntegerField()
+    title = models.CharField(max_length=400)
+    category = models.CharField(max_length=3, blank=True, db_index=True)  # 3-character ICD-10
+    chapter = models.CharField(max_length=200, blank=True)
+    is_leaf = models.BooleanField(default=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["code", "version"], name="one_row_per_code")]
+
+    def __str__(self) -> str:
+        return f"{self.code} (ICD-{self.version})"
+
+
+class Snapshot(LeasedWork):
+    """A hospital's export, frozen: what a run trains on, identified by its sha256."""
+
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="snapshots")
+    sha256 = models.CharField(max_length=64, blank=True)
+    diagnoses_sha256 = models.CharField(max_length=64, blank=True)
+    outcomes_sha256 = models.CharField(max_length=64, blank=True)
+    num_admissions = models.PositiveIntegerField(default=0)
+    num_diagnoses = models.PositiveIntegerField(default=0)
+    num_bytes = models.PositiveBigIntegerField(default=0)
+    requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"snapshot {self.pk} of envoy {self.envoy_id}"

@@ -1,0 +1,45 @@
+"""Names and phones are stored encrypted; an exact name is found by a keyed hash."""
+
+import base64
+import hashlib
+import hmac
+import unicodedata
+from functools import cache
+from typing import Any
+
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+from django.db import models
+
+
+@cache
+def _fernet(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet(
+        [Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest())) for key in keys]
+    )
+
+
+def encrypt(text: str) -> str:
+    return _fernet(tuple(settings.FIELD_KEYS)).encrypt(text.encode()).decode()
+
+
+def decrypt(token: str) -> str:
+    """Raises `cryptography.fernet.InvalidToken` where no configured key fits."""
+    return _fernet(tuple(settings.FIELD_KEYS)).decrypt(token.encode()).decode()
+
+
+def name_index(name: str) -> str:
+    """The keyed hash under which exactly this name is found, whatever its case and spacing."""
+    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return hmac.new(settings.NAME_INDEX_KEY.encode(), folded.encode(), hashlib.sha256).hexdigest()
+
+
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+    """Text in Python, a Fernet token in the database; empty stays empty."""
+
+    def from_db_value(self, value: str | None, *args: Any) -> str | None:
+        return decrypt(value) if value else value
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return encrypt(value) if value else value

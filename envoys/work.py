@@ -1,0 +1,131 @@
+"""Work that must not be lost: a row that a worker claims under a lease, and shows its progress.
+
+Every kind of background work is a row. Whoever does it takes the row's lease with one conditional
+UPDATE, renews it while working and ends it with another; a row whose lease ran out belongs to
+nobody, and the sweeper enqueues it again. The lease only decides who may try: the row's last
+conditional UPDATE decides whose result counts.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+
+def lease_holder() -> str:
+    """Who holds a claim, for the page and the log: host, process and a nonce."""
+    return f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+class WorkQuerySet(models.QuerySet[Any]):
+    def unfinished(self) -> Self:
+        return self.filter(status__in=[self.model.PENDING, self.model.WORKING])
+
+    def claimable(self) -> Self:
+        """Waiting, or in the hands of someone who has not been heard of for a lease."""
+        return self.filter(
+            Q(status=self.model.PENDING)
+            | Q(status=self.model.WORKING, leased_until__lt=timezone.now())
+        )
+
+    def claim(self, ids: Iterable[int]) -> list[Any]:
+        """Take the lease of those that are claimable; returns the rows won, in order of id."""
+        holder = lease_holder()
+        self.filter(pk__in=list(ids)).claimable().update(
+            status=self.model.WORKING,
+            attempt=F("attempt") + 1,
+            holder=holder,
+            leased_until=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS),
+        )
+        return list(self.filter(holder=holder, status=self.model.WORKING).order_by("pk"))
+
+    def renew(self, holder: str) -> int:
+        return self.filter(holder=holder, status=self.model.WORKING).update(
+            leased_until=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+        )
+
+    def finish(self, row: Any, **values: Any) -> bool:
+        """End work on a row that has not ended; False if another worker's result counts."""
+        updated = self.filter(pk=row.pk).unfinished().update(leased_until=None, **values)
+        if updated:
+            for name, value in values.items():
+                setattr(row, name, value)
+        return bool(updated)
+
+    def due(self) -> Self:
+        """What the sweeper enqueues: nobody's, and not enqueued a moment ago."""
+        moment_ago = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
+        return self.claimable().filter(Q(enqueued_at__isnull=True) | Q(enqueued_at__lt=moment_ago))
+
+
+class LeasedWork(models.Model):
+    """The fields of work under a lease; a model with statuses of its own names them below."""
+
+    class Status(models.TextChoices):
+        PENDING = "PENDING", "Waiting"
+        RUNNING = "RUNNING", "Running"
+        COMPLETE = "COMPLETE", "Complete"
+        FAILED = "FAILED", "Failed"
+
+    PENDING: ClassVar[str] = "PENDING"
+    WORKING: ClassVar[str] = "RUNNING"
+
+    status = models.CharField(max_length=16, choices=Status.choices, default="PENDING")
+    reason = models.TextField(blank=True)  # why it failed, in words
+    attempt = models.PositiveIntegerField(default=0)
+    holder = models.CharField(max_length=80, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    enqueued_at = models.DateTimeField(null=True, blank=True)
+    num_done = models.PositiveIntegerField(default=0)
+    num_total = models.PositiveIntegerField(default=0)
+
+    objects = WorkQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in (self.PENDING, self.WORKING)
+
+    def report_progress(self, num_done: int) -> None:
+        """Show how far the work is and renew its lease; at most every second or so."""
+        self.num_done = num_done
+        type(self)._default_manager.filter(pk=self.pk, holder=self.holder).update(
+            num_done=num_done,
+            leased_until=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS),
+        )
+
+
+@dataclass(frozen=True)
+class WorkKind:
+    model: type[LeasedWork]
+    enqueue: Callable[[list[int]], None]
+
+
+_kinds: list[WorkKind] = []
+
+
+def register(model: type[LeasedWork], enqueue: Callable[[list[int]], None]) -> None:
+    """Let the sweeper look after a kind of work; called by the app that owns the rows."""
+    _kinds.append(WorkKind(model, enqueue))
+
+
+def enqueue_due() -> int:
+    """Enqueue again whatever waits or was dropped; returns how many rows."""
+    num_enqueued = 0
+    for kind in _kinds:
+        ids = list(kind.model.objects.due().order_by("pk").values_list("pk", flat=True))
+        if ids:
+            kind.model.objects.filter(pk__in=ids).update(enqueued_at=timezone.now())
+            kind.enqueue(ids)
+            num_enqueued += len(ids)
+    return num_enqueued

@@ -1,0 +1,350 @@
+from datetime import datetime
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+
+from diagnoses.models import Snapshot
+from envoys.models import Envoy, User
+from envoys.work import LeasedWork, WorkQuerySet
+
+
+class Study(models.Model):
+    """What is predicted, from which inputs, by which network."""
+
+    name = models.SlugField(max_length=80, unique=True)
+    title = models.CharField(max_length=200)
+    dataset = models.CharField(max_length=40, default="diagnoses")  # see federated.datasets
+    target = models.CharField(max_length=40)
+    target_definition = models.TextField(blank=True)  # where the outcome comes from, in words
+    network = models.CharField(max_length=40, default="logistic_regression")
+    schema_sha256 = models.CharField(max_length=64)
+    min_examples = models.PositiveIntegerField(default=20)
+    min_contributors = models.PositiveIntegerField(default=3)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "studies"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class MembershipQuerySet(models.QuerySet["StudyMembership"]):
+    def standing(self) -> Self:
+        return self.filter(approved_at__isnull=False, revoked_at__isnull=True)
+
+
+class StudyMembership(models.Model):
+    """A hospital's answer to one plan of a study: who approved which hash, and until when."""
+
+    study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="memberships")
+    envoy = models.ForeignKey(Envoy, on_delete=models.CASCADE, related_name="memberships")
+    plan = models.JSONField()
+    plan_sha256 = models.CharField(max_length=64)
+    package_sha256 = models.CharField(max_length=64)
+    packaged_at = models.DateTimeField(auto_now_add=True)
+    approved_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    approved_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    objects = MembershipQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["study", "envoy", "plan_sha256"], name="one_answer_per_plan"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.envoy} on plan {self.plan_sha256[:12]}"
+
+
+class RunQuerySet(models.QuerySet["TrainingRun"]):
+    def active(self) -> Self:
+        return self.filter(status__in=[TrainingRun.Status.PREPARING, TrainingRun.Status.TRAINING])
+
+    def visible_to(self, user: User) -> Self:
+        """All for who runs the federation; for a doctor those their hospital takes part in."""
+        return self.filter(
+            pk__in=RunParticipant.objects.filter(envoy__in=Envoy.objects.visible_to(user)).values(
+                "run_id"
+            )
+        )
+
+
+class TrainingRun(models.Model):
+    """A training of a study: rounds 1..n, after round 0 has collected pooled statistics."""
+
+    class Status(models.TextChoices):
+        PREPARING = "PREPARING", "Freezing data"
+        TRAINING = "TRAINING", "Training"
+        FINISHED = "FINISHED", "Finished"
+        FAILED = "FAILED", "Failed"
+        STOPPED = "STOPPED", "Stopped"
+
+    class Mode(models.TextChoices):
+        AUTOMATIC = "AUTOMATIC", "Round after round"
+        MANUAL = "MANUAL", "One round, aggregated on request"
+
+    study = models.ForeignKey(Study, on_delete=models.PROTECT, related_name="runs")
+    mode = models.CharField(max_length=16, choices=Mode.choices, default=Mode.AUTOMATIC)
+    plan = models.JSONField()
+    plan_sha256 = models.CharField(max_length=64)
+    strategy = models.CharField(max_length=40, default="fedavg")
+    num_rounds = models.PositiveIntegerField(default=10)
+    seed = models.BigIntegerField(default=0)
+    quorum = models.PositiveIntegerField(default=1)
+    deadline_seconds = models.PositiveIntegerField(default=3600)  # of one round
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PREPARING)
+    reason = models.TextField(blank=True)
+    scaling = models.JSONField(null=True)  # pooled in round 0: {"mean": […], "std": […]}
+    params_sha256 = models.CharField(max_length=64, blank=True)  # the newest global parameters
+    final_sha256 = models.CharField(max_length=64, blank=True)
+    report = models.JSONField(null=True)
+    started_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    started_at = models.DateTimeField(auto_now_add=True)
+    training_at = models.DateTimeField(null=True)  # when all data was frozen
+    finished_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-started_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.study}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in (self.Status.PREPARING, self.Status.TRAINING)
+
+
+class RunParticipant(models.Model):
+    """An envoy in a run: its frozen data, or why it sits out."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="participants")
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="+")
+    snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.PROTECT, related_name="+")
+    num_labelled_patients = models.PositiveIntegerField(default=0)
+    sits_out_because = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["envoy__slug"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "envoy"], name="one_participation_per_run")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.envoy} in run {self.run_id}"
+
+
+class RoundQuerySet(models.QuerySet["TrainingRound"]):
+    def collecting(self) -> Self:
+        return self.filter(status=TrainingRound.Status.COLLECTING)
+
+    def closed(self) -> Self:
+        return self.filter(status=TrainingRound.Status.CLOSED)
+
+    def all_in(self) -> Self:
+        """Without an assignment that may still bring an update."""
+        return self.exclude(assignments__in=RoundAssignment.objects.unfinished())
+
+    def past_deadline(self, now: datetime) -> Self:
+        return self.filter(deadline_at__lt=now)
+
+
+class TrainingRound(models.Model):
+    """One exchange director → envoys → director. Number 0 collects pooled statistics."""
+
+    class Status(models.TextChoices):
+        COLLECTING = "COLLECTING", "Collecting"
+        CLOSED = "CLOSED", "Closed"
+        AGGREGATED = "AGGREGATED", "Aggregated"
+        FAILED = "FAILED", "Failed"
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.COLLECTING)
+    reason = models.TextField(blank=True)
+    base_sha256 = models.CharField(max_length=64, blank=True)
+    result_sha256 = models.CharField(max_length=64, blank=True)
+    opened_at = models.DateTimeField(auto_now_add=True)
+    deadline_at = models.DateTimeField(null=True)  # none: open until somebody asks to aggregate
+    closed_at = models.DateTimeField(null=True)
+    aggregated_at = models.DateTimeField(null=True)
+
+    objects = RoundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["run", "number"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "number"], name="one_round_per_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"round {self.number} of run {self.run_id}"
+
+
+class AssignmentQuerySet(WorkQuerySet):
+    def submitted(self) -> Self:
+        return self.filter(status=RoundAssignment.Status.SUBMITTED)
+
+
+class RoundAssignment(LeasedWork):
+    """What one envoy owes one round."""
+
+    class Status(models.TextChoices):
+        PENDING = "PENDING", "Waiting"
+        TRAINING = "TRAINING", "Training"
+        SUBMITTED = "SUBMITTED", "Submitted"
+        MISSED = "MISSED", "Missed"
+        FAILED = "FAILED", "Failed"
+
+    WORKING = "TRAINING"
+
+    training_round = models.ForeignKey(
+        TrainingRound, on_delete=models.CASCADE, related_name="assignments"
+    )
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="assignments")
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
+    submitted_at = models.DateTimeField(null=True)
+
+    objects = AssignmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["training_round", "envoy__slug"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["training_round", "envoy"], name="one_assignment_per_envoy"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.envoy_id} in {self.training_round_id}: {self.status}"
+
+
+class ReceivedUpdate(models.Model):
+    """An update as it arrived. A refused one is kept with its reason and not counted."""
+
+    class Verdict(models.TextChoices):
+        ACCEPTED = "ACCEPTED", "Accepted"
+        REFUSED = "REFUSED", "Refused"
+        LATE = "LATE", "Late"
+
+    assignment = models.ForeignKey(
+        RoundAssignment, on_delete=models.CASCADE, related_name="updates"
+    )
+    sha256 = models.CharField(max_length=64)
+    num_examples = models.PositiveIntegerField()
+    # {"train_loss", "validation_loss", "validation_auroc", "num_validation", "seconds"}
+    metrics = models.JSONField(default=dict)
+    verdict = models.CharField(max_length=16, choices=Verdict.choices)
+    reason = models.TextField(blank=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["received_at", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment"],
+                condition=Q(verdict="ACCEPTED"),
+                name="one_accepted_update_per_assignment",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sha256[:12]} {self.verdict}"
+
+
+class VersionQuerySet(models.QuerySet["ModelVersion"]):
+    def of_federation(self) -> Self:
+        return self.filter(envoy__isnull=True)
+
+    def active(self) -> Self:
+        return self.filter(state=ModelVersion.State.ACTIVE)
+
+
+class ModelVersion(models.Model):
+    """An immutable set of parameters with all that is needed to use it."""
+
+    class State(models.TextChoices):
+        CANDIDATE = "CANDIDATE", "Candidate"
+        APPROVED = "APPROVED", "Approved"
+        ACTIVE = "ACTIVE", "Active"
+        RETIRED = "RETIRED", "Retired"
+
+    study = models.ForeignKey(Study, on_delete=models.PROTECT, related_name="versions")
+    envoy = models.ForeignKey(  # empty: the federation's; else this hospital's own
+        Envoy, null=True, on_delete=models.PROTECT, related_name="versions"
+    )
+    number = models.PositiveIntegerField()
+    run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="versions")
+    training_round = models.ForeignKey(
+        TrainingRound, on_delete=models.PROTECT, related_name="versions"
+    )
+    storage_key = models.CharField(max_length=300)
+    params_sha256 = models.CharField(max_length=64)  # of names, shapes and raw bytes
+    object_sha256 = models.CharField(max_length=64)  # of the stored file
+    manifest = models.JSONField()  # schema, scaling, network, classes, lineage
+    metrics = models.JSONField(default=dict)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.CANDIDATE)
+    approved_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    approved_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = VersionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["study", "number"],
+                condition=Q(envoy__isnull=True),
+                name="one_global_version_per_number",
+            ),
+            models.UniqueConstraint(
+                fields=["study", "envoy", "number"],
+                condition=Q(envoy__isnull=False),
+                name="one_envoy_version_per_number",
+            ),
+            models.UniqueConstraint(
+                fields=["training_round"],
+                condition=Q(envoy__isnull=True),
+                name="one_global_version_per_round",
+            ),
+            models.UniqueConstraint(
+                fields=["training_round", "envoy"],
+                condition=Q(envoy__isnull=False),
+                name="one_envoy_version_per_round",
+            ),
+            models.UniqueConstraint(
+                fields=["study"],
+                condition=Q(envoy__isnull=True, state="ACTIVE"),
+                name="one_active_version_per_study",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.study.name} v{self.number}"
+
+
+class Distribution(LeasedWork):
+    """A version delivered to an envoy, and the checksum read back there."""
+
+    version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="distributions"
+    )
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="distributions")
+    seen_sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    delivered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"version {self.version_id} to envoy {self.envoy_id}: {self.status}"

@@ -34,7 +34,7 @@ def name_index(name: str) -> str:
     return hmac.new(settings.NAME_INDEX_KEY.encode(), folded.encode(), hashlib.sha256).hexdigest()
 
 
-class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+class EncryptedTextField(models.TextField):
     """Text in Python, a Fernet token in the database; empty stays empty."""
 
     def from_db_value(self, value: str | None, *args: Any) -> str | None:

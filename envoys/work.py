@@ -8,6 +8,7 @@ conditional UPDATE decides whose result counts.
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class LeasedWork(models.Model):
     num_done = models.PositiveIntegerField(default=0)
     num_total = models.PositiveIntegerField(default=0)
 
-    objects = WorkQuerySet.as_manager()
+    objects: ClassVar = WorkQuerySet.as_manager()
 
     class Meta:
         abstract = True
@@ -96,11 +97,23 @@ class LeasedWork(models.Model):
     def is_active(self) -> bool:
         return self.status in (self.PENDING, self.WORKING)
 
-    def report_progress(self, num_done: int) -> None:
-        """Show how far the work is and renew its lease; at most every second or so."""
-        self.num_done = num_done
-        type(self)._default_manager.filter(pk=self.pk, holder=self.holder).update(
+
+class Progress:
+    """Shows how far a row's work is, and renews its lease: a write a second at the most."""
+
+    def __init__(self, row: LeasedWork) -> None:
+        self._row = row
+        self._shown_at = 0.0
+
+    def show(self, num_done: int, num_total: int) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < 1.0 and num_done < num_total:
+            return
+        self._shown_at = now
+        rows = type(self._row).objects.filter(pk=self._row.pk, holder=self._row.holder)
+        rows.unfinished().update(
             num_done=num_done,
+            num_total=num_total,
             leased_until=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS),
         )
 

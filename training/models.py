@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Self
+from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
@@ -103,7 +103,7 @@ class TrainingRun(models.Model):
     scaling = models.JSONField(null=True)  # pooled in round 0: {"mean": […], "std": […]}
     params_sha256 = models.CharField(max_length=64, blank=True)  # the newest global parameters
     final_sha256 = models.CharField(max_length=64, blank=True)
-    report = models.JSONField(null=True)
+    report = models.JSONField(null=True)  # what each hospital gains; see RunReport
     started_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     started_at = models.DateTimeField(auto_now_add=True)
     training_at = models.DateTimeField(null=True)  # when all data was frozen
@@ -150,10 +150,12 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
 
     def all_in(self) -> Self:
         """Without an assignment that may still bring an update."""
-        return self.exclude(assignments__in=RoundAssignment.objects.unfinished())
+        return self.exclude(pk__in=RoundAssignment.objects.unfinished().values("training_round"))
 
-    def past_deadline(self, now: datetime) -> Self:
-        return self.filter(deadline_at__lt=now)
+    def may_close(self, now: datetime) -> Self:
+        """All in, or past the deadline."""
+        unfinished = RoundAssignment.objects.unfinished().values("training_round")
+        return self.filter(~Q(pk__in=unfinished) | Q(deadline_at__lt=now))
 
 
 class TrainingRound(models.Model):
@@ -203,7 +205,7 @@ class RoundAssignment(LeasedWork):
         MISSED = "MISSED", "Missed"
         FAILED = "FAILED", "Failed"
 
-    WORKING = "TRAINING"
+    WORKING: ClassVar[str] = "TRAINING"
 
     training_round = models.ForeignKey(
         TrainingRound, on_delete=models.CASCADE, related_name="assignments"
@@ -213,7 +215,7 @@ class RoundAssignment(LeasedWork):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
     submitted_at = models.DateTimeField(null=True)
 
-    objects = AssignmentQuerySet.as_manager()
+    objects: ClassVar = AssignmentQuerySet.as_manager()
 
     class Meta:
         ordering = ["training_round", "envoy__slug"]
@@ -348,3 +350,13 @@ class Distribution(LeasedWork):
 
     def __str__(self) -> str:
         return f"version {self.version_id} to envoy {self.envoy_id}: {self.status}"
+
+
+class RunReport(LeasedWork):
+    """The making of a run's report: baselines trained, hospital by hospital."""
+
+    run = models.OneToOneField(TrainingRun, on_delete=models.CASCADE, related_name="report_work")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"report of run {self.run_id}"

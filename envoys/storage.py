@@ -1,0 +1,228 @@
+"""Where objects lie: a folder, or S3 through django-storages; each is checked against its sha256."""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage, Storage
+
+from envoys.errors import LostObjectError, StorageError
+from envoys.models import Envoy
+
+DIRECTOR_FOLDER = "director"  # stands for the director's bucket where there is none
+MAX_MEMORY_BYTES = 16 * 2**20  # a larger object from S3 is verified in a temporary file
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 30
+MAX_ATTEMPTS = 3
+
+
+class FolderStorage(FileSystemStorage):
+    """A folder in which an object appears whole, replaces its predecessor at once, and stays."""
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        return name  # the same key again replaces the object, as in a bucket
+
+    def _save(self, name: str, content: "File[bytes]") -> str:
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                for chunk in content.chunks():
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+        return name
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename within the folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def director_storage() -> Storage:
+    bucket = settings.DIRECTOR_S3_BUCKET_NAME
+    return _storage(bucket or DIRECTOR_FOLDER, "", settings.AWS_REGION)
+
+
+def envoy_storage(envoy: Envoy) -> Storage:
+    """The envoy's part of its own bucket, of the envoys' default bucket, or of the director's."""
+    bucket = envoy.bucket or settings.ENVOY_S3_BUCKET_NAME or settings.DIRECTOR_S3_BUCKET_NAME
+    return _storage(bucket or DIRECTOR_FOLDER, envoy.storage_prefix, envoy.region)
+
+
+def write_object(storage: Storage, key: str, content: bytes | BinaryIO) -> str:
+    """Store an object whole, in place of one of that key; returns its sha256 in hex.
+
+    A file is read from its start, twice, and never held in memory as a whole.
+    """
+    check_key(key)
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with storage_errors(storage, key, "written"):
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        file.seek(0)
+        storage.save(key, File(file, name=key))
+    return sha256
+
+
+def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
+    """An object as a local file, checked as a whole before the first byte is handed out.
+
+    Args:
+        sha256: what the content must hash to, in hex; None where nobody has recorded it.
+    Raises:
+        StorageError: it is missing, cannot be reached, or is not what was recorded.
+    """
+    check_key(key)
+    with storage_errors(storage, key, "read"):
+        file = cast(BinaryIO, storage.open(key, "rb").file)
+        try:
+            if sha256 is not None:
+                found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+                if found != sha256:
+                    raise LostObjectError(
+                        f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
+                        f"{sha256} was recorded. Restore it from a backup, or make it again."
+                    )
+                file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
+def read_object(storage: Storage, key: str, *, sha256: str | None) -> bytes:
+    """An object in memory, checked; arguments and errors as for `open_object`."""
+    with open_object(storage, key, sha256=sha256) as file, storage_errors(storage, key, "read"):
+        return file.read()
+
+
+def object_exists(storage: Storage, key: str) -> bool:
+    check_key(key)
+    with storage_errors(storage, key, "looked up"):
+        return bool(storage.exists(key))
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that could lead out of its storage, or be two keys to two storages."""
+    path = PurePosixPath(key)
+    if (
+        str(path) != key
+        or path.is_absolute()
+        or not path.parts  # the key "."
+        or ".." in path.parts
+        or "\\" in key
+        or not key.isprintable()
+    ):
+        raise StorageError(
+            f"{key!r} cannot be the key of an object: it takes names joined by single slashes, "
+            "without '..', a leading slash or a backslash."
+        )
+
+
+def place(storage: Storage) -> str:
+    if isinstance(storage, FolderStorage):
+        return f"the folder {storage.location}"
+    return f"the bucket {getattr(storage, 'bucket_name', type(storage).__name__)}"
+
+
+@contextmanager
+def storage_errors(storage: Storage, key: str, done: str) -> Iterator[None]:
+    """Turn what the file system or S3 raises into words with a way out."""
+    errors: tuple[type[Exception], ...] = (OSError,)
+    if not isinstance(storage, FolderStorage):
+        errors += _s3_errors()
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LostObjectError(
+            f"{key} is missing in {place(storage)}. Restore it from a backup, or make it again."
+        ) from error
+    except errors as error:
+        remedy = (
+            "it is a folder with space left that this process may write"
+            if isinstance(storage, FolderStorage)
+            else "the bucket, the region, the endpoint and the credentials are right"
+        )
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StorageError(
+            f"{key} could not be {done} in {place(storage)}: {reason}. Check that {remedy}."
+        ) from error
+
+
+def _storage(bucket: str, prefix: str, region: str) -> Storage:
+    check_key(bucket)
+    if prefix:
+        check_key(prefix)
+    if not settings.DIRECTOR_S3_BUCKET_NAME:
+        return FolderStorage(location=Path(settings.OBJECT_FOLDER, bucket, prefix))
+    return _s3_storage(
+        bucket,
+        prefix,
+        region,
+        settings.AWS_ACCESS_KEY_ID,
+        settings.AWS_SECRET_ACCESS_KEY,
+        settings.AWS_S3_ENDPOINT_URL,
+    )
+
+
+@lru_cache(maxsize=256)  # a client takes longer to make than most objects to read
+def _s3_storage(
+    bucket: str,
+    prefix: str,
+    region: str,
+    access_key: str | None,
+    secret_key: str | None,
+    endpoint_url: str | None,
+) -> Storage:
+    # Imported here: boto3 takes half a second that a process on folders need not pay.
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+    from storages.backends.s3 import S3Storage
+
+    options: dict[str, Any] = {
+        "bucket_name": bucket,
+        "location": prefix,
+        "region_name": region,
+        "access_key": access_key,
+        "secret_key": secret_key,
+        "endpoint_url": endpoint_url,
+        "file_overwrite": True,
+        "default_acl": None,
+        "max_memory_size": MAX_MEMORY_BYTES,
+        # One part in memory at a time.
+        "transfer_config": TransferConfig(use_threads=False),
+        "client_config": Config(
+            s3={"addressing_style": "path"},
+            signature_version="s3v4",  # boto3 presigns v2 otherwise, which real servers refuse
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+        ),
+    }
+    return cast(Storage, S3Storage(**options))
+
+
+def _s3_errors() -> tuple[type[Exception], ...]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (Boto3Error, BotoCoreError, ClientError)

@@ -1,0 +1,98 @@
+"""The director's half of a round."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federated.errors import EmptyRoundError, UnknownStrategyError
+from federated.params import Params, check_same_shapes
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What a hospital sends: never a row."""
+
+    client_id: str
+    delta_params: Params  # local minus global
+    num_examples: int
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class WeightedSum:
+    """Σ weight · params in float64, one term in memory at a time."""
+
+    def __init__(self) -> None:
+        self._weight = 0
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._first: Params = {}
+
+    def add(self, params: Params, *, weight: int) -> None:
+        if not self._first:
+            self._first = params
+            self._sums = {name: np.zeros(params[name].shape) for name in sorted(params)}
+        check_same_shapes(self._first, params)
+        for name, total in self._sums.items():
+            total += weight * params[name].astype(np.float64)
+        self._weight += weight
+
+    def mean(self) -> Params:
+        """The weighted mean, float64. Raises EmptyRoundError where nothing has weight."""
+        if not self._weight:
+            raise EmptyRoundError("no update of this round holds an example")
+        return {name: total / self._weight for name, total in self._sums.items()}
+
+
+def weighted_mean(updates: Iterable[ClientUpdate]) -> Params:
+    """Average the client deltas, each weighted by its number of examples.
+
+    One update is in memory at a time; sums are float64, in the order given (callers sort).
+
+    Raises:
+        EmptyRoundError: there is no update, or none holds an example.
+        ShapeMismatchError: the updates are not of one model.
+    Source: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, the server's line.
+    """
+    total = WeightedSum()
+    for update in updates:
+        total.add(update.delta_params, weight=update.num_examples)
+    return total.mean()
+
+
+def fedavg(global_params: Params, updates: Iterable[ClientUpdate]) -> Params:
+    """The next global parameters: the old ones plus the weighted mean of the deltas, float32."""
+    delta_params = weighted_mean(updates)
+    check_same_shapes(
+        global_params, {name: value.astype(np.float32) for name, value in delta_params.items()}
+    )
+    return {
+        name: (global_params[name].astype(np.float64) + delta_params[name]).astype(np.float32)
+        for name in sorted(global_params)
+    }
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How updates become the next global model.
+
+    `needs_plain_updates`: it looks at single updates, so secure aggregation must refuse it.
+    """
+
+    name: str
+    title: str
+    aggregate: Callable[[Params, Iterable[ClientUpdate]], Params]
+    needs_plain_updates: bool
+
+
+_STRATEGIES = {"fedavg": Strategy("fedavg", "FedAvg", fedavg, needs_plain_updates=False)}
+
+
+def strategy_named(name: str) -> Strategy:
+    """Raises UnknownStrategyError, which says what there is."""
+    if name not in _STRATEGIES:
+        raise UnknownStrategyError(
+            f"no strategy is called {name!r}; there are {', '.join(sorted(_STRATEGIES))}"
+        )
+    return _STRATEGIES[name]

@@ -1,0 +1,61 @@
+from collections.abc import Sequence
+
+
+class FederatedError(ValueError):
+    """Whatever this package refuses; the message names the value at fault, never a patient's."""
+
+
+class InvalidCodeError(FederatedError):
+    """What is no ICD code."""
+
+
+class InvalidValueError(FederatedError):
+    """A field of a cohort's row that cannot be read."""
+
+
+class CohortError(FederatedError):
+    """What is wrong with a cohort folder: a problem a line, each naming file, line and value."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class EmptyRoundError(FederatedError):
+    """Nobody sent an example: there is nothing to average, and zero would look like convergence."""
+
+
+class ShapeMismatchError(FederatedError):
+    """Parameters of another model."""
+
+
+class NotFiniteError(FederatedError):
+    """NaN or infinity where a number belongs."""
+
+
+class UnreadableParamsError(FederatedError):
+    """Bytes that are no parameter file."""
+
+
+class SchemaMismatchError(FederatedError):
+    """Another vocabulary, or other inputs, than the study's."""
+
+
+class InvalidPlanError(FederatedError):
+    """A plan that cannot be carried out."""
+
+
+class UnknownTargetError(FederatedError):
+    """No such target."""
+
+
+class UnknownNetworkError(FederatedError):
+    """No such network."""
+
+
+class UnknownStrategyError(FederatedError):
+    """No such strategy."""
+
+
+class UnknownDatasetError(FederatedError):
+    """No such dataset."""

@@ -1,0 +1,75 @@
+"""A model's parameters: arrays by name, and nothing that could run.
+
+Files hold no metadata, so that equal parameters are equal bytes; what is needed to use them
+(schema, scaling, lineage) stands in a manifest beside them.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from federated.errors import NotFiniteError, ShapeMismatchError, UnreadableParamsError
+
+Params = dict[str, NDArray[Any]]
+
+
+def subtract(left: Params, right: Params) -> Params:
+    check_same_shapes(left, right)
+    return {name: np.subtract(left[name], right[name]) for name in sorted(left)}
+
+
+def check_same_shapes(expected: Params, given: Params) -> None:
+    """Refuse parameters of another model.
+
+    Raises:
+        ShapeMismatchError: names the first parameter that is missing, unexpected, or of another
+            shape or type.
+    """
+    for name in sorted(expected.keys() | given.keys()):
+        if name not in given:
+            raise ShapeMismatchError(f"parameter {name!r} is missing")
+        if name not in expected:
+            raise ShapeMismatchError(f"parameter {name!r} is not part of the model")
+        if expected[name].shape != given[name].shape or expected[name].dtype != given[name].dtype:
+            raise ShapeMismatchError(
+                f"parameter {name!r} is {given[name].dtype}{given[name].shape},"
+                f" the model's is {expected[name].dtype}{expected[name].shape}"
+            )
+
+
+def check_finite(params: Params) -> None:
+    """Raises NotFiniteError, naming the first parameter that holds NaN or infinity."""
+    for name in sorted(params):
+        if not np.isfinite(params[name]).all():
+            raise NotFiniteError(f"parameter {name!r} is not finite")
+
+
+def params_sha256(params: Params) -> str:
+    """Identify parameters by sorted (name, dtype, shape, raw bytes), whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        array = np.ascontiguousarray(params[name])
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def to_bytes(params: Params) -> bytes:
+    """Serialise as safetensors without metadata: equal parameters give equal bytes."""
+    return save({name: np.ascontiguousarray(params[name]) for name in sorted(params)})
+
+
+def from_bytes(content: bytes) -> Params:
+    """Read safetensors.
+
+    Raises:
+        UnreadableParamsError: the bytes are something else, cut short, or lie about their size.
+    """
+    try:
+        return dict(load(content))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UnreadableParamsError(f"not a readable parameter file: {error}") from error

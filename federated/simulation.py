@@ -1,0 +1,88 @@
+"""The whole federation in one process, top to bottom: the reference for the served one.
+
+A served run takes the same steps (`federated.rounds`) on the same data, and ends in the same bits;
+`python -m federated DIR` runs it on a cohort folder.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from federated.aggregation import ClientUpdate
+from federated.datasets import ClientDataset
+from federated.params import Params, params_sha256
+from federated.plan import TrainingPlan
+from federated.rounds import client_update, first_params, next_params, takes_part
+from federated.scaling import FeatureScaling, feature_statistics, pooled_scaling
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Where a run ends: what a model version holds."""
+
+    params: Params
+    scaling: FeatureScaling
+    client_ids: tuple[str, ...]  # who took part, sorted
+
+    @property
+    def final_sha256(self) -> str:
+        return params_sha256(self.params)
+
+
+def simulate(
+    datasets: Mapping[str, ClientDataset],
+    plan: TrainingPlan,
+    *,
+    seed: int,
+    on_round: Callable[[int], None] = lambda round_number: None,
+) -> SimulationResult:
+    """Train as the federation would: round 0 for the scaling, then rounds 1..n.
+
+    Args:
+        datasets: by client id; one with too few labelled patients sits out.
+        on_round: told the number of each finished round.
+    Raises:
+        EmptyRoundError: nobody can take part.
+    """
+    torch.set_num_threads(1)  # with more, sums are taken in another order: other bits
+    client_ids = tuple(name for name in sorted(datasets) if takes_part(plan, datasets[name]))
+    scaling = pooled_scaling(feature_statistics(datasets[name]) for name in client_ids)
+    params = first_params(plan, seed=seed)
+    for round_number in range(1, plan.num_rounds + 1):
+        params = run_round(
+            params,
+            {name: datasets[name] for name in client_ids},
+            plan,
+            scaling,
+            seed=seed,
+            round_number=round_number,
+        )
+        on_round(round_number)
+    return SimulationResult(params, scaling, client_ids)
+
+
+def run_round(
+    global_params: Params,
+    datasets: Mapping[str, ClientDataset],
+    plan: TrainingPlan,
+    scaling: FeatureScaling,
+    *,
+    seed: int,
+    round_number: int,
+) -> Params:
+    """One exchange with every client; one update is in memory at a time."""
+
+    def updates() -> Iterator[ClientUpdate]:
+        for client_id in sorted(datasets):
+            yield client_update(
+                plan,
+                global_params,
+                datasets[client_id],
+                scaling,
+                seed=seed,
+                round_number=round_number,
+                client_id=client_id,
+            )
+
+    return next_params(plan, global_params, updates())

@@ -1,0 +1,25 @@
+from federated.errors import FederatedError
+
+
+class TrainingError(FederatedError):
+    """What the director refuses to do; the message says why and what to do next."""
+
+
+class NotApprovedError(TrainingError):
+    """The hospital has not approved the plan."""
+
+
+class TooFewPatientsError(TrainingError):
+    """The hospital has too few patients with an outcome."""
+
+
+class NotReadyError(TrainingError):
+    """Something has to happen first."""
+
+
+class ConflictError(TrainingError):
+    """Another answer has been given already."""
+
+
+class RefusedUpdateError(TrainingError):
+    """An update that is recorded and not counted."""

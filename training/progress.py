@@ -1,0 +1,436 @@
+"""What the page of a run shows, read in a number of queries that does not grow with the run.
+
+A doctor sees how far every hospital is, but counts, metrics and reasons of their own hospital only
+(`Envoy.objects.visible_to`); who runs the federation sees them all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from diagnoses.models import Snapshot
+from envoys.models import Envoy, User
+from training.models import (
+    ReceivedUpdate,
+    RoundAssignment,
+    RunParticipant,
+    RunQuerySet,
+    TrainingRound,
+    TrainingRun,
+)
+
+NOT_OPEN, SITS_OUT = "NOT_OPEN", "SITS_OUT"
+SYMBOLS = {
+    RoundAssignment.Status.PENDING.value: "○",
+    RoundAssignment.Status.TRAINING.value: "◐",
+    RoundAssignment.Status.SUBMITTED.value: "✓",
+    RoundAssignment.Status.MISSED.value: "!",
+    RoundAssignment.Status.FAILED.value: "✕",
+    SITS_OUT: "∅",
+    NOT_OPEN: "·",
+}
+WORDS = {
+    **{status.value: str(status.label) for status in RoundAssignment.Status},
+    SITS_OUT: "Sits out",
+    NOT_OPEN: "Not open yet",
+}
+MOST_PROBLEMS = 8
+SMALLEST_COUNT = 10  # a smaller number of patients is not shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One hospital in one round."""
+
+    status: str
+    words: str  # what the symbol means here, with attempt or reason
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOLS[self.status]
+
+    @property
+    def is_problem(self) -> bool:
+        return self.status in (RoundAssignment.Status.MISSED, RoundAssignment.Status.FAILED)
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """How far a hospital's data is frozen; the percentage only where it may be seen."""
+
+    status: str
+    words: str
+    percent: int | None
+
+
+@dataclass(frozen=True)
+class HospitalRow:
+    name: str
+    sits_out: bool
+    sits_out_because: str
+    freezing: Freezing | None
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class CurrentRound:
+    """The round that is collecting, hospital by hospital."""
+
+    number: int
+    opened_at: datetime
+    deadline_at: datetime | None
+    num_due: int
+    num_in: int
+    missing: list[str]
+    training: list[str]  # of the missing, with the attempt if it is not the first
+    lost: list[str]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    after_round: int
+    validation_loss: float | None
+    train_loss: float | None
+    validation_auroc: list[float | None]
+
+    @property
+    def is_known(self) -> bool:
+        values = [self.validation_loss, self.train_loss, *self.validation_auroc]
+        return any(value is not None for value in values)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Metrics of the global model after each round, as the hospitals measured them.
+
+    A list has one entry per entry of `after_rounds`, None where nothing was measured.
+    """
+
+    after_rounds: list[int]
+    validation_loss: list[float | None]
+    train_loss: list[float | None]
+    validation_auroc: dict[str, list[float | None]]  # by hospital
+    num_updates: int  # a page that has drawn as many need not fetch the curves again
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "after_rounds": self.after_rounds,
+            "validation_loss": self.validation_loss,
+            "train_loss": self.train_loss,
+            "hospitals": [
+                {"name": name, "validation_auroc": values}
+                for name, values in self.validation_auroc.items()
+            ],
+        }
+
+    def table(self) -> list[CurvePoint]:
+        """The same numbers in rows, without the rounds that nothing is known of."""
+        points = [
+            CurvePoint(
+                after_round=number,
+                validation_loss=self.validation_loss[index],
+                train_loss=self.train_loss[index],
+                validation_auroc=[values[index] for values in self.validation_auroc.values()],
+            )
+            for index, number in enumerate(self.after_rounds)
+        ]
+        return [point for point in points if point.is_known]
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    name: str
+    num_examples: str
+    rule_of_thumb: float | None
+    local: float | None
+    global_model: float | None
+    pooled: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """What the hospital gains over training alone."""
+        if self.global_model is None or self.local is None:
+            return None
+        return self.global_model - self.local
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    run: TrainingRun
+    shows_all_hospitals: bool
+    num_rounds_done: int
+    current_round: CurrentRound | None
+    num_frozen: int
+    rounds: list[TrainingRound | None]  # one per column, None where it is not open
+    hospitals: list[HospitalRow]
+    curves: Curves
+    report_rows: list[ReportRow]
+    pooled_row: ReportRow | None
+
+    @property
+    def num_taking_part(self) -> int:
+        return sum(not hospital.sits_out for hospital in self.hospitals)
+
+    @property
+    def sitting_out(self) -> list[HospitalRow]:
+        return [hospital for hospital in self.hospitals if hospital.sits_out]
+
+    @property
+    def reason(self) -> str:
+        """Why the run ended; a failure's reason may quote those of other hospitals."""
+        if self.shows_all_hospitals or self.run.status != TrainingRun.Status.FAILED:
+            return self.run.reason
+        return "Ask a data scientist why: the reason may speak of other hospitals."
+
+    @property
+    def problems(self) -> list[str]:
+        """The newest assignments without an update, as a sentence each."""
+        problems = [
+            f"Round {number}, {hospital.name}: {hospital.cells[number].words}"
+            for number in reversed(range(len(self.rounds)))
+            for hospital in self.hospitals
+            if hospital.cells[number].is_problem
+        ]
+        return problems[:MOST_PROBLEMS]
+
+    @property
+    def legend(self) -> list[Cell]:
+        return [Cell(status, words) for status, words in WORDS.items()]
+
+    @property
+    def elapsed(self) -> str:
+        return in_words((self.run.finished_at or timezone.now()) - self.run.started_at)
+
+
+def in_words(duration: timedelta) -> str:
+    seconds = max(0, int(duration.total_seconds()))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def with_counts(runs: RunQuerySet) -> RunQuerySet:
+    """Runs with `num_rounds_done` and `num_hospitals` that take part."""
+    done = TrainingRound.objects.filter(status=TrainingRound.Status.AGGREGATED, number__gte=1)
+    return runs.annotate(
+        num_rounds_done=count_per_run(done),
+        num_hospitals=count_per_run(RunParticipant.objects.filter(sits_out_because="")),
+    )
+
+
+def count_per_run(rows: QuerySet[Any]) -> Coalesce:
+    # A subquery each: two joins would count the product of rounds and hospitals.
+    counts = rows.filter(run=OuterRef("pk")).order_by().values("run").annotate(count=Count("pk"))
+    return Coalesce(Subquery(counts.values("count")), 0)
+
+
+def progress_of(run: TrainingRun, user: User) -> RunProgress:
+    visible_ids = set(Envoy.objects.visible_to(user).values_list("pk", flat=True))
+    participants = list(run.participants.select_related("envoy", "snapshot"))
+    rounds = {training_round.number: training_round for training_round in run.rounds.all()}
+    assignments = {
+        (assignment.envoy_id, assignment.training_round_id): assignment
+        for assignment in RoundAssignment.objects.filter(training_round__run=run)
+    }
+    columns = [rounds.get(number) for number in range(max([run.num_rounds, *rounds]) + 1)]
+    hospitals = [
+        hospital_row(participant, columns, assignments, participant.envoy_id in visible_ids)
+        for participant in participants
+    ]
+    report_rows, pooled_row = report_of(
+        run, [p.envoy for p in participants if p.envoy_id in visible_ids]
+    )
+    return RunProgress(
+        run=run,
+        shows_all_hospitals=all(p.envoy_id in visible_ids for p in participants),
+        num_rounds_done=sum(
+            r.number >= 1 and r.status == TrainingRound.Status.AGGREGATED for r in rounds.values()
+        ),
+        current_round=current_round(run, rounds, participants, assignments),
+        num_frozen=sum(
+            p.snapshot is not None and p.snapshot.status == Snapshot.Status.COMPLETE
+            for p in participants
+        ),
+        rounds=columns,
+        hospitals=hospitals,
+        curves=curves_of(run, participants, rounds, visible_ids),
+        report_rows=report_rows,
+        pooled_row=pooled_row,
+    )
+
+
+def hospital_row(
+    participant: RunParticipant,
+    columns: list[TrainingRound | None],
+    assignments: dict[tuple[int, int], RoundAssignment],
+    is_visible: bool,
+) -> HospitalRow:
+    sits_out = bool(participant.sits_out_because)
+    cells = []
+    for training_round in columns:
+        if training_round is None:
+            cells.append(Cell(NOT_OPEN, WORDS[NOT_OPEN]))
+            continue
+        assignment = assignments.get((participant.envoy_id, training_round.pk))
+        if assignment is None:
+            cells.append(Cell(SITS_OUT, WORDS[SITS_OUT]))
+        else:
+            cells.append(Cell(assignment.status, words_of(assignment, is_visible)))
+    return HospitalRow(
+        name=participant.envoy.name,
+        sits_out=sits_out,
+        sits_out_because=participant.sits_out_because if is_visible else "",
+        freezing=freezing_of(participant.snapshot, is_visible) if participant.snapshot else None,
+        cells=cells,
+    )
+
+
+def words_of(assignment: RoundAssignment, is_visible: bool) -> str:
+    words = WORDS[assignment.status]
+    if assignment.attempt > 1:
+        words += f", attempt {assignment.attempt}"
+    if assignment.reason and is_visible:
+        words += f": {assignment.reason}"
+    return words
+
+
+def freezing_of(snapshot: Snapshot, is_visible: bool) -> Freezing:
+    words = {"PENDING": "Waiting", "RUNNING": "Freezing", "COMPLETE": "Frozen", "FAILED": "Failed"}
+    percent = None
+    if is_visible and snapshot.status == Snapshot.Status.RUNNING and snapshot.num_total:
+        percent = min(100, 100 * snapshot.num_done // snapshot.num_total)
+    detail = f": {snapshot.reason}" if snapshot.reason and is_visible else ""
+    return Freezing(snapshot.status, words[snapshot.status] + detail, percent)
+
+
+def current_round(
+    run: TrainingRun,
+    rounds: dict[int, TrainingRound],
+    participants: list[RunParticipant],
+    assignments: dict[tuple[int, int], RoundAssignment],
+) -> CurrentRound | None:
+    if not run.is_active or not rounds:
+        return None
+    newest = rounds[max(rounds)]
+    if newest.status != TrainingRound.Status.COLLECTING:
+        return None
+    attempts: dict[str, int] = {}
+    by_status: dict[str, list[str]] = {status: [] for status in RoundAssignment.Status}
+    for participant in participants:
+        assignment = assignments.get((participant.envoy_id, newest.pk))
+        if assignment is not None:
+            by_status[assignment.status].append(participant.envoy.name)
+            if assignment.attempt > 1:
+                attempts[participant.envoy.name] = assignment.attempt
+    training = by_status[RoundAssignment.Status.TRAINING]
+    return CurrentRound(
+        number=newest.number,
+        opened_at=newest.opened_at,
+        deadline_at=newest.deadline_at,
+        num_due=sum(map(len, by_status.values())),
+        num_in=len(by_status[RoundAssignment.Status.SUBMITTED]),
+        missing=sorted(training + by_status[RoundAssignment.Status.PENDING]),
+        training=[
+            f"{name} (attempt {attempts[name]})" if name in attempts else name for name in training
+        ],
+        lost=by_status[RoundAssignment.Status.MISSED] + by_status[RoundAssignment.Status.FAILED],
+    )
+
+
+def curves_of(
+    run: TrainingRun,
+    participants: list[RunParticipant],
+    rounds: dict[int, TrainingRound],
+    visible_ids: set[int],
+) -> Curves:
+    """Curves of the hospitals that may be seen; a mean only of a round that has closed."""
+    updates = list(
+        ReceivedUpdate.objects.filter(
+            assignment__training_round__run=run,
+            assignment__training_round__number__gte=1,
+            assignment__envoy__in=visible_ids,
+            verdict=ReceivedUpdate.Verdict.ACCEPTED,
+        ).values_list(
+            "assignment__envoy_id", "assignment__training_round__number", "num_examples", "metrics"
+        )
+    )
+    measured: dict[int, dict[int, dict[str, Any]]] = {}  # round number -> envoy -> metrics
+    for envoy_id, number, num_examples, metrics in updates:
+        measured.setdefault(number, {})[envoy_id] = {**metrics, "num_examples": num_examples}
+    numbers = range(1, max([run.num_rounds, *rounds]) + 1)
+    # A mean over who is in so far would jump with every hospital that comes in.
+    settled = [
+        list(measured.get(number, {}).values())
+        if number in rounds and rounds[number].status != TrainingRound.Status.COLLECTING
+        else []
+        for number in numbers
+    ]
+    return Curves(
+        after_rounds=[number - 1 for number in numbers],  # measured before the round's training
+        validation_loss=[weighted(m, "validation_loss", "num_validation") for m in settled],
+        train_loss=[weighted(m, "train_loss", "num_examples") for m in settled],
+        validation_auroc={
+            participant.envoy.name: [
+                measured.get(number, {}).get(participant.envoy_id, {}).get("validation_auroc")
+                for number in numbers
+            ]
+            for participant in participants
+            if participant.envoy_id in visible_ids and not participant.sits_out_because
+        },
+        num_updates=len(updates) + sum(bool(metrics) for metrics in settled),
+    )
+
+
+def weighted(metrics: Iterable[dict[str, Any]], name: str, weight_name: str) -> float | None:
+    pairs = [
+        (m[name], m[weight_name]) for m in metrics if m.get(name) is not None and m.get(weight_name)
+    ]
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else None
+
+
+def report_of(
+    run: TrainingRun, visible_envoys: list[Envoy]
+) -> tuple[list[ReportRow], ReportRow | None]:
+    """The report's hospitals that may be seen, and the figures on all test patients together."""
+    if not run.report:
+        return [], None
+    names = {name: envoy.name for envoy in visible_envoys for name in (envoy.name, envoy.slug)}
+    rows = [
+        report_row(names[entry["name"]], entry)
+        for entry in run.report["envoys"]
+        if entry["name"] in names
+    ]
+    sees_all = len(rows) == len(run.report["envoys"])
+    pooled = dict(run.report["pooled_test"])
+    if sees_all:
+        pooled["num_examples"] = run.report.get("num_examples")
+    return rows, report_row("All test patients together", pooled)
+
+
+def report_row(name: str, entry: dict[str, Any]) -> ReportRow:
+    def auroc(model: str) -> float | None:
+        metrics = entry.get(model)
+        return metrics["auroc"] if metrics else None
+
+    num_examples = entry.get("num_examples")
+    if num_examples is None:
+        count = ""
+    elif num_examples < SMALLEST_COUNT:
+        count = f"under {SMALLEST_COUNT}"
+    else:
+        count = f"{num_examples:,}"
+    return ReportRow(
+        name=name,
+        num_examples=count,
+        rule_of_thumb=auroc("rule_of_thumb"),
+        local=auroc("local"),
+        global_model=auroc("global"),
+        pooled=auroc("pooled"),
+    )

@@ -1,0 +1,179 @@
+"""Training packages: what a hospital is asked to approve, and its answer."""
+
+import gzip
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from functools import cached_property
+
+from django.utils import timezone
+
+from envoys.models import Envoy, User
+from envoys.storage import director_storage, envoy_storage, read_object, write_object
+from federated.features import feature_schema
+from federated.params import Params, from_bytes, to_bytes
+from federated.plan import TrainingPlan, plan_sha256
+from federated.rounds import first_params
+from federated.scaling import FeatureScaling
+from training.errors import ConflictError, NotApprovedError, TrainingError
+from training.models import ModelVersion, Study, StudyMembership
+from training.objects import save_params
+
+PACKAGE_KEY = "training_package.tar.gz"
+
+# Where no round 0 has pooled the hospitals' numbers, as in a first manual launch: age in years,
+# counts as log(1 + count). Rough values of adult inpatients; a scale, not a statement about anyone.
+REFERENCE_SCALING = {
+    "age": (60.0, 20.0),
+    "diagnosis_count": (2.0, 0.6),
+    "earlier_admissions": (0.3, 0.6),
+    "number_inpatient": (0.3, 0.6),
+    "number_emergency": (0.1, 0.4),
+    "number_outpatient": (0.2, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """What a manual launch starts from: the active version, or a first model."""
+
+    params: Params
+    scaling: FeatureScaling
+
+    @cached_property
+    def content(self) -> bytes:
+        return to_bytes(self.params)
+
+    def save(self) -> str:
+        return save_params(self.params)
+
+
+def base_model(study: Study, plan: TrainingPlan) -> BaseModel:
+    """The released parameters and their scaling; before the first release, seeded ones."""
+    version = ModelVersion.objects.of_federation().active().filter(study=study).first()
+    if version and version.manifest["schema_sha256"] == plan.schema_sha256:
+        content = read_object(
+            director_storage(),
+            f"{version.storage_key}/model.safetensors",
+            sha256=version.object_sha256,
+        )
+        scaling = version.manifest["scaling"]
+        return BaseModel(
+            from_bytes(content), FeatureScaling(tuple(scaling["mean"]), tuple(scaling["std"]))
+        )
+    inputs = feature_schema(plan.target).numeric_inputs
+    return BaseModel(
+        first_params(plan, seed=0),
+        FeatureScaling(
+            tuple(REFERENCE_SCALING[name][0] for name in inputs),
+            tuple(REFERENCE_SCALING[name][1] for name in inputs),
+        ),
+    )
+
+
+def package_training(study: Study, envoy: Envoy, plan: TrainingPlan) -> StudyMembership:
+    """Put into a hospital's storage what it is asked to approve: plan, its hash, base parameters.
+
+    The same plan again renews the package and keeps the answer given.
+
+    Raises:
+        StorageError: the hospital's storage does not take it.
+    """
+    base = base_model(study, plan)
+    plain = plan.to_json()
+    content = _archive(
+        {
+            "plan.json": json.dumps(plain, indent=2, sort_keys=True).encode() + b"\n",
+            "plan.sha256": f"{plan.sha256}\n".encode(),
+            "base_params.safetensors": base.content,
+            "scaling.json": json.dumps(
+                {"mean": base.scaling.mean, "std": base.scaling.std}, indent=2
+            ).encode(),
+        }
+    )
+    package_sha256 = write_object(envoy_storage(envoy), PACKAGE_KEY, content)
+    membership, _ = StudyMembership.objects.update_or_create(
+        study=study,
+        envoy=envoy,
+        plan_sha256=plan.sha256,
+        defaults={"plan": plain, "package_sha256": package_sha256},
+    )
+    return membership
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    """A tar.gz whose bytes depend on its content only."""
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def approve_package(
+    membership: StudyMembership, *, approved_by: User, plan_hash: str
+) -> StudyMembership:
+    """Record that a doctor of the hospital has read the plan and agrees to it.
+
+    Args:
+        plan_hash: what the doctor saw; a plan changed meanwhile is not approved by accident.
+    Raises:
+        NotApprovedError: the person is no doctor of this hospital.
+        ConflictError: the hash is another plan's.
+    """
+    if not (approved_by.is_doctor and approved_by.envoy_id == membership.envoy_id):
+        raise NotApprovedError(f"only a doctor of {membership.envoy} can approve its package")
+    if plan_hash != membership.plan_sha256 or plan_sha256(membership.plan) != plan_hash:
+        raise ConflictError(
+            f"the package holds the plan {membership.plan_sha256[:12]}, not {plan_hash[:12]}:"
+            " read it again before you approve"
+        )
+    membership.approved_by, membership.approved_at = approved_by, timezone.now()
+    membership.revoked_at = None
+    membership.save(update_fields=["approved_by", "approved_at", "revoked_at"])
+    return membership
+
+
+def revoke_approval(membership: StudyMembership, *, revoked_by: User) -> StudyMembership:
+    """Withdraw from the next launch on; rounds that are under way keep what was sent.
+
+    Raises:
+        NotApprovedError: the person is no doctor of this hospital, or there is no approval.
+    """
+    if not (revoked_by.is_doctor and revoked_by.envoy_id == membership.envoy_id):
+        raise NotApprovedError(f"only a doctor of {membership.envoy} can revoke its approval")
+    if not StudyMembership.objects.standing().filter(pk=membership.pk).exists():
+        raise NotApprovedError(f"{membership} has no standing approval")
+    membership.revoked_at = timezone.now()
+    membership.save(update_fields=["revoked_at"])
+    return membership
+
+
+def standing_approval(study: Study, envoy: Envoy, plan_hash: str | None = None) -> StudyMembership:
+    """The hospital's approval of a plan; without a hash, of its newest package.
+
+    Raises:
+        TrainingError: the envoy is suspended.
+        NotApprovedError: it says whether there is no package, no answer, or a revoked one.
+    """
+    if envoy.status != Envoy.Status.ACTIVE:
+        raise TrainingError(f"{envoy} is suspended")
+    packages = StudyMembership.objects.filter(study=study, envoy=envoy)
+    if plan_hash is not None:
+        packages = packages.filter(plan_sha256=plan_hash)
+    newest = packages.order_by("-packaged_at", "-pk").first()
+    if newest is None:
+        raise NotApprovedError(f"{envoy} has no training package for this plan: package it first")
+    if newest.revoked_at is not None:
+        raise NotApprovedError(f"{envoy} has revoked its approval of {newest.plan_sha256[:12]}")
+    if newest.approved_at is None:
+        raise NotApprovedError(
+            f"{envoy} has not approved the plan {newest.plan_sha256[:12]}: ask a doctor there"
+        )
+    return newest

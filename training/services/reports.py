@@ -1,0 +1,67 @@
+"""What each hospital gained by a run."""
+
+from django.utils import timezone
+
+from envoys.work import Progress
+from federated.plan import TrainingPlan
+from federated.targets import target_named
+from training.arrays import open_snapshot
+from training.errors import NotReadyError
+from training.models import RunReport, TrainingRun
+from training.objects import load_params
+from training.services.rounds import run_scaling
+
+
+def request_report(run: TrainingRun) -> RunReport:
+    """Have the report of a finished run made; asked twice, made once.
+
+    Raises:
+        NotReadyError: the run has not finished, or data it trained on is not hosted here.
+    """
+    from training.tasks import report_run_task
+
+    if run.status != TrainingRun.Status.FINISHED:
+        raise NotReadyError(f"{run} has not finished: its report compares the final model")
+    report, is_new = RunReport.objects.get_or_create(
+        run=run, defaults={"enqueued_at": timezone.now()}
+    )
+    if is_new:
+        report_run_task.delay_on_commit(report.pk)
+    return report
+
+
+def enqueue_reports(ids: list[int]) -> None:
+    from training.tasks import report_run_task
+
+    for pk in ids:
+        report_run_task.delay(pk)
+
+
+def report_run(report_id: int) -> None:
+    """Train the baselines and score all models on the same held-out patients."""
+    from federated.benefit import benefit_report  # torch: workers only
+    from federated.simulation import SimulationResult
+
+    for report in RunReport.objects.select_related("run").claim([report_id]):
+        run = report.run
+        plan = TrainingPlan.from_json(run.plan)
+        datasets = {
+            participant.envoy.slug: open_snapshot(participant.snapshot, plan)
+            for participant in run.participants.select_related("envoy", "snapshot")
+            if participant.snapshot and participant.snapshot.sha256
+        }
+        federated = SimulationResult(
+            load_params(run.params_sha256), run_scaling(run), tuple(sorted(datasets))
+        )
+
+        progress = Progress(report)
+        result = benefit_report(
+            datasets,
+            plan,
+            federated,
+            num_classes=len(target_named(plan.target).classes),
+            seed=run.seed,
+            on_progress=progress.show,
+        )
+        TrainingRun.objects.filter(pk=run.pk).update(report=result.to_json())
+        RunReport.objects.finish(report, status=RunReport.Status.COMPLETE)

@@ -1,0 +1,300 @@
+"""Starting and stopping a run, by itself or one hospital at a time."""
+
+from collections.abc import Iterable
+
+from django.db import transaction
+from django.utils import timezone
+
+from envoys.models import Envoy, User
+from federated.architectures import architecture_named
+from federated.datasets import source_named
+from federated.features import feature_schema
+from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan
+from federated.targets import target_named
+from training.errors import ConflictError, NotReadyError, TooFewPatientsError, TrainingError
+from training.models import (
+    ReceivedUpdate,
+    RoundAssignment,
+    RunParticipant,
+    Study,
+    StudyMembership,
+    TrainingRound,
+    TrainingRun,
+)
+from training.services.packages import base_model, standing_approval
+from training.services.rounds import enqueue_assignments, open_round
+
+MANUAL_ROUND = 1  # a manual run has no round 0: its scaling comes with the package
+
+
+def study_for(target: str, *, network: str = "logistic_regression") -> Study:
+    """The study that predicts a target from diagnoses with a network, made where it is new.
+
+    Raises:
+        UnknownTargetError, UnknownNetworkError: there is no such.
+    """
+    title = target_named(target).title
+    architecture_named(network)
+    name = "diagnosis-risk" if target == "risk_tier" else f"diagnosis-{target.replace('_', '-')}"
+    if network != "logistic_regression":
+        name += f"-{network.replace('_', '-')}"
+    study, _ = Study.objects.get_or_create(
+        name=name,
+        defaults={
+            "title": f"{title} from diagnoses",
+            "target": target,
+            "target_definition": target_named(target).definition,
+            "network": network,
+            "schema_sha256": feature_schema(target).sha256,
+        },
+    )
+    return study
+
+
+def plan_for(
+    study: Study,
+    *,
+    num_rounds: int = 10,
+    strategy: str = "fedavg",
+    local_training: LocalTrainingConfig | None = None,
+) -> TrainingPlan:
+    """The plan of a study's next run: what hospitals are asked to approve.
+
+    Raises:
+        UnknownStrategyError, InvalidPlanError: what is wrong, in words.
+    """
+    return make_plan(
+        study=study.name,
+        dataset=study.dataset,
+        target=study.target,
+        network=study.network,
+        strategy=strategy,
+        num_rounds=num_rounds,
+        local_training=local_training,
+        min_examples=study.min_examples,
+        min_contributors=study.min_contributors,
+    )
+
+
+def start_run(
+    study: Study,
+    plan: TrainingPlan,
+    *,
+    started_by: User | None,
+    seed: int = 0,
+    envoys: Iterable[Envoy] | None = None,
+    quorum: int | None = None,
+    deadline_seconds: int = 3600,
+) -> TrainingRun:
+    """Freeze each hospital's data as it is now and train round after round.
+
+    A hospital that has not approved the plan, or has too few labelled patients, sits out, with
+    the reason. Without a quorum given, a round needs as many updates as a release does.
+
+    Raises:
+        TrainingError: nobody can take part (it says why), or a run of the study is under way.
+    """
+    source = source_named(plan.dataset)
+    chosen = sorted(Envoy.objects.active() if envoys is None else envoys, key=lambda e: e.slug)
+    obstacles = {envoy.pk: _obstacle(study, plan, envoy) for envoy in chosen}
+    num_ready = sum(not obstacle for obstacle in obstacles.values())
+    if not num_ready:
+        reasons = "; ".join(obstacles.values()) or "no hospital has been invited"
+        raise TrainingError(f"nobody can take part in {study}: {reasons}")
+    with transaction.atomic():
+        _refuse_second_run(study)
+        run = TrainingRun.objects.create(
+            study=study,
+            plan=plan.to_json(),
+            plan_sha256=plan.sha256,
+            strategy=plan.strategy,
+            num_rounds=plan.num_rounds,
+            seed=seed,
+            quorum=min(num_ready, plan.min_contributors) if quorum is None else quorum,
+            deadline_seconds=deadline_seconds,
+            started_by=started_by,
+        )
+        user_id = started_by.pk if started_by else None
+        RunParticipant.objects.bulk_create(
+            RunParticipant(
+                run=run,
+                envoy=envoy,
+                sits_out_because=obstacles[envoy.pk],
+                snapshot_id=None if obstacles[envoy.pk] else source.freeze(envoy.pk, user_id),
+            )
+            for envoy in chosen
+        )
+        open_round(run, 0)
+    return run
+
+
+def _refuse_second_run(study: Study) -> None:
+    Study.objects.select_for_update().get(pk=study.pk)  # one start at a time
+    running = study.runs.active().filter(mode=TrainingRun.Mode.AUTOMATIC).first()
+    if running:
+        raise ConflictError(f"{running} is still under way: wait for its end, or stop it")
+
+
+def _obstacle(study: Study, plan: TrainingPlan, envoy: Envoy) -> str:
+    """Why a hospital cannot take part, in words; empty if it can."""
+    try:
+        standing_approval(study, envoy, plan.sha256)
+        check_enough_patients(plan, envoy)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> None:
+    """Raises TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome"."""
+    count = source_named(plan.dataset).count_labelled_patients(envoy.pk, plan.target)
+    if count < plan.min_examples:
+        raise TooFewPatientsError(
+            f"{envoy}: {count} of {plan.min_examples} patients with an outcome"
+        )
+
+
+def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
+    """Stop a run; what was recorded is kept, what still comes is late. False if it has ended."""
+    by = f" by {stopped_by.get_username()}" if stopped_by else ""
+    with transaction.atomic():
+        stopped = (
+            TrainingRun.objects.active()
+            .filter(pk=run.pk)
+            .update(
+                status=TrainingRun.Status.STOPPED,
+                reason=f"Stopped{by}.",
+                finished_at=timezone.now(),
+            )
+        )
+        if stopped:
+            RoundAssignment.objects.filter(training_round__run=run).unfinished().update(
+                status=RoundAssignment.Status.MISSED, reason="the run was stopped"
+            )
+            run.rounds.exclude(status=TrainingRound.Status.AGGREGATED).update(
+                status=TrainingRound.Status.FAILED, reason="the run was stopped"
+            )
+    return bool(stopped)
+
+
+def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> RoundAssignment:
+    """Train one hospital by hand, from the model in its package.
+
+    Its round stays open, for other hospitals to be launched, until somebody asks to aggregate.
+
+    Raises:
+        NotApprovedError: the hospital has not approved its package, or revoked the approval.
+        TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
+        ConflictError: it trains already, or the open round has another plan.
+    """
+    membership = standing_approval(study, envoy)
+    plan = TrainingPlan.from_json(membership.plan)
+    check_enough_patients(plan, envoy)
+    snapshot_id = source_named(plan.dataset).freeze(
+        envoy.pk, launched_by.pk if launched_by else None
+    )
+    with transaction.atomic():
+        Study.objects.select_for_update().get(pk=study.pk)
+        training_round = _open_manual_round(study, membership, plan, launched_by)
+        standing = training_round.assignments.filter(envoy=envoy).first()
+        if standing and standing.status in (
+            RoundAssignment.Status.PENDING,
+            RoundAssignment.Status.TRAINING,
+        ):
+            raise ConflictError(f"{envoy} is training already")
+        if standing:
+            raise ConflictError(
+                f"{envoy} has trained in the open round: aggregate it, then launch again"
+            )
+        RunParticipant.objects.create(run=training_round.run, envoy=envoy, snapshot_id=snapshot_id)
+        assignment = RoundAssignment.objects.create(
+            training_round=training_round, envoy=envoy, snapshot_id=snapshot_id
+        )
+        transaction.on_commit(lambda: enqueue_assignments(training_round))
+    return assignment
+
+
+def _open_manual_round(
+    study: Study, membership: StudyMembership, plan: TrainingPlan, launched_by: User | None
+) -> TrainingRound:
+    base = base_model(study, plan)
+    open_rounds = TrainingRound.objects.collecting().filter(
+        run__study=study, run__mode=TrainingRun.Mode.MANUAL, run__in=TrainingRun.objects.active()
+    )
+    training_round = open_rounds.select_related("run").first()
+    if training_round is None:
+        run = TrainingRun.objects.create(
+            study=study,
+            mode=TrainingRun.Mode.MANUAL,
+            plan=membership.plan,
+            plan_sha256=membership.plan_sha256,
+            strategy=plan.strategy,
+            num_rounds=1,
+            scaling={"mean": list(base.scaling.mean), "std": list(base.scaling.std)},
+            status=TrainingRun.Status.TRAINING,
+            started_by=launched_by,
+        )
+        return open_round(run, MANUAL_ROUND, base_sha256=base.save())
+    if training_round.run.plan_sha256 != membership.plan_sha256:
+        raise ConflictError(
+            f"{membership.envoy} approved the plan {membership.plan_sha256[:12]}, the open round"
+            f" has {training_round.run.plan_sha256[:12]}: aggregate or stop that one first"
+        )
+    return training_round
+
+
+def aggregate_envoys(study: Study, envoys: Iterable[Envoy]) -> TrainingRound:
+    """Close the open manual round with the updates of these hospitals, and have it aggregated.
+
+    Updates of others are kept and not counted.
+
+    Raises:
+        NotReadyError: nothing was launched, or a chosen hospital has not finished; it says which.
+    """
+    from training.tasks import aggregate_round_task
+
+    chosen = {envoy.pk: envoy for envoy in envoys}
+    with transaction.atomic():
+        training_round = (
+            TrainingRound.objects.collecting()
+            .filter(
+                run__study=study,
+                run__mode=TrainingRun.Mode.MANUAL,
+                run__in=TrainingRun.objects.active(),
+            )
+            .select_related("run")
+            .first()
+        )
+        if training_round is None:
+            raise NotReadyError(f"no hospital has been launched for {study}: launch some first")
+        _refuse_unfinished(training_round, chosen)
+        others = training_round.assignments.exclude(envoy_id__in=chosen)
+        ReceivedUpdate.objects.filter(
+            assignment__in=others, verdict=ReceivedUpdate.Verdict.ACCEPTED
+        ).update(
+            verdict=ReceivedUpdate.Verdict.REFUSED, reason="not among the hospitals to aggregate"
+        )
+        others.update(
+            status=RoundAssignment.Status.MISSED, reason="not among the hospitals to aggregate"
+        )
+        closed = (
+            TrainingRound.objects.collecting()
+            .filter(pk=training_round.pk)
+            .update(status=TrainingRound.Status.CLOSED, closed_at=timezone.now())
+        )
+        if not closed:
+            raise ConflictError("somebody else has just aggregated this round")
+        aggregate_round_task.delay_on_commit(training_round.pk)
+    return training_round
+
+
+def _refuse_unfinished(training_round: TrainingRound, chosen: dict[int, Envoy]) -> None:
+    statuses = {a.envoy_id: a for a in training_round.assignments.filter(envoy_id__in=chosen)}
+    obstacles = []
+    for pk, envoy in sorted(chosen.items(), key=lambda item: item[1].slug):
+        if pk not in statuses:
+            obstacles.append(f"{envoy} has not been launched")
+        elif statuses[pk].status != RoundAssignment.Status.SUBMITTED:
+            obstacles.append(f"{envoy}: {statuses[pk].get_status_display().lower()}")
+    if obstacles or not chosen:
+        raise NotReadyError("; ".join(obstacles) or "choose at least one hospital to aggregate")

@@ -1,0 +1,252 @@
+"""Model versions: made at the end of a run, released, and delivered to the hospitals."""
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from django.db import transaction
+from django.utils import timezone
+
+from envoys.errors import StorageError
+from envoys.models import Envoy, User
+from envoys.storage import director_storage, envoy_storage, read_object, write_object
+from federated.params import Params, params_sha256, to_bytes
+from federated.plan import TrainingPlan
+from federated.targets import target_named
+from training.errors import NotReadyError, TrainingError
+from training.models import (
+    Distribution,
+    ModelVersion,
+    ReceivedUpdate,
+    Study,
+    TrainingRound,
+)
+from training.objects import load_params
+
+MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
+
+
+@dataclass
+class PreparedVersions:
+    """Versions whose objects are stored, and whose rows wait for their transaction."""
+
+    rows: list[ModelVersion] = field(default_factory=list)
+    notes: str = ""
+
+    def save(self) -> None:
+        ModelVersion.objects.bulk_create(self.rows)
+
+
+def create_versions(
+    training_round: TrainingRound,
+    params: Params,
+    base_params: Params,
+    updates: list[ReceivedUpdate],
+) -> PreparedVersions:
+    """Store the federation's new model and each hospital's own; their rows are saved later.
+
+    A hospital's own model is what its training made of the last global parameters. Where its
+    storage does not take it, the note says so, and the run goes on.
+
+    Raises:
+        StorageError: the director's storage does not take the model.
+    """
+    prepared = PreparedVersions()
+    study = training_round.run.study
+    number = _next_number(study, None)
+    manifest = _manifest(training_round, params, number, updates)
+    folder = f"global_model/versions/{number}"
+    sha256 = _write_model(director_storage(), folder, params, manifest)
+    prepared.rows.append(_version(training_round, None, number, folder, manifest, sha256))
+    notes = []
+    for update in updates:
+        envoy = update.assignment.envoy
+        delta_params = load_params(update.sha256)
+        local_params: Params = {
+            name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)
+        }
+        number = _next_number(study, envoy)
+        manifest = _manifest(training_round, local_params, number, [update])
+        folder = f"trained_model/{training_round.run.started_at:%Y%m%dT%H%M%SZ}"
+        try:
+            storage = envoy_storage(envoy)
+            sha256 = _write_model(storage, folder, local_params, manifest)
+            metrics = json.dumps(update.metrics, indent=2, sort_keys=True).encode()
+            write_object(storage, f"{folder}/metrics.json", metrics)
+        except StorageError as error:
+            notes.append(f"{envoy}'s own model was not stored: {error}")
+            continue
+        row = _version(training_round, envoy, number, folder, manifest, sha256)
+        row.metrics = update.metrics
+        prepared.rows.append(row)
+    prepared.notes = " ".join(notes)
+    return prepared
+
+
+def _next_number(study: Study, envoy: Envoy | None) -> int:
+    newest = ModelVersion.objects.filter(study=study, envoy=envoy).order_by("-number").first()
+    return newest.number + 1 if newest else 1
+
+
+def _version(
+    training_round: TrainingRound,
+    envoy: Envoy | None,
+    number: int,
+    folder: str,
+    manifest: dict[str, Any],
+    object_sha256: str,
+) -> ModelVersion:
+    return ModelVersion(
+        study=training_round.run.study,
+        envoy=envoy,
+        number=number,
+        run=training_round.run,
+        training_round=training_round,
+        storage_key=folder,
+        params_sha256=manifest["params_sha256"],
+        object_sha256=object_sha256,
+        manifest=manifest,
+    )
+
+
+def _manifest(
+    training_round: TrainingRound, params: Params, number: int, updates: list[ReceivedUpdate]
+) -> dict[str, Any]:
+    """All that is needed to use the parameters, and where they come from."""
+    run = training_round.run
+    plan = TrainingPlan.from_json(run.plan)
+    return {
+        "study": plan.study,
+        "number": number,
+        "target": plan.target,
+        "target_definition": plan.target_definition,
+        "classes": list(target_named(plan.target).classes),
+        "network": plan.network,
+        "schema_sha256": plan.schema_sha256,
+        "vocabulary_sha256": plan.vocabulary_sha256,
+        "scaling": run.scaling,
+        "params_sha256": params_sha256(params),
+        "lineage": {
+            "plan_sha256": run.plan_sha256,
+            "strategy": plan.strategy,
+            "seed": run.seed,
+            "round": training_round.number,
+            "base_sha256": training_round.base_sha256,
+            "updates": [
+                {
+                    "envoy": update.assignment.envoy.slug,
+                    "sha256": update.sha256,
+                    "num_examples": update.num_examples,
+                }
+                for update in updates
+            ],
+        },
+    }
+
+
+def _write_model(storage: Any, folder: str, params: Params, manifest: dict[str, Any]) -> str:
+    """Write the three files of a model; returns the sha256 of `model.safetensors`."""
+    write_object(storage, f"{folder}/model.pt", _state_dict(params))
+    write_object(storage, f"{folder}/manifest.json", json.dumps(manifest, indent=2).encode())
+    return write_object(storage, f"{folder}/model.safetensors", to_bytes(params))
+
+
+def _state_dict(params: Params) -> bytes:
+    """A plain state dict for people who expect `model.pt`; we never read one."""
+    import torch  # a worker's task: the web process serves with NumPy
+
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(value.copy()) for name, value in params.items()}, file)
+    return file.getvalue()
+
+
+def distribute_version(
+    version: ModelVersion, *, distributed_by: User | None, envoys: list[Envoy] | None = None
+) -> list[Distribution]:
+    """Release a global version and send it to the hospitals, also those that sat out.
+
+    Until there is a release page, this is the named approval, and makes the version active.
+
+    Args:
+        envoys: to whom; all active hospitals where not given.
+    Raises:
+        TrainingError: it is a hospital's own, or has too few contributors.
+        StorageError: the director's storage does not hold it as it was made.
+    """
+    if version.envoy_id is not None:
+        raise TrainingError(f"{version} is one hospital's own model: it stays there")
+    num_contributors = len(version.manifest["lineage"]["updates"])
+    if num_contributors < version.study.min_contributors:
+        raise TrainingError(
+            f"{version} comes from {num_contributors} of {version.study.min_contributors} hospitals"
+            " needed: a model of so few could give one of them away. Train with more of them"
+        )
+    director = director_storage()
+    for name in MODEL_FILES:
+        write_object(director, f"global_model/{name}", _read_model_file(version, name))
+    with transaction.atomic():
+        ModelVersion.objects.active().of_federation().filter(study=version.study).exclude(
+            pk=version.pk
+        ).update(state=ModelVersion.State.RETIRED)
+        ModelVersion.objects.filter(pk=version.pk).update(
+            state=ModelVersion.State.ACTIVE,
+            approved_by=distributed_by,
+            approved_at=timezone.now(),
+        )
+        version.refresh_from_db()
+        receivers = Envoy.objects.active() if envoys is None else envoys
+        distributions = Distribution.objects.bulk_create(
+            Distribution(version=version, envoy=envoy, enqueued_at=timezone.now())
+            for envoy in receivers
+        )
+        transaction.on_commit(lambda: enqueue_distributions([d.pk for d in distributions]))
+    return distributions
+
+
+def enqueue_distributions(ids: list[int]) -> None:
+    from training.tasks import distribute_version_task
+
+    for pk in ids:
+        distribute_version_task.delay(pk)
+
+
+def deliver_version(distribution_id: int) -> None:
+    """Write a version into the hospital's storage and read back what arrived there.
+
+    Raises:
+        StorageError: also written on the row, with what to do.
+    """
+    for distribution in Distribution.objects.select_related("version", "envoy").claim(
+        [distribution_id]
+    ):
+        version, storage = distribution.version, envoy_storage(distribution.envoy)
+        try:
+            for name in MODEL_FILES:
+                write_object(storage, f"global_model/{name}", _read_model_file(version, name))
+            read_object(storage, "global_model/model.safetensors", sha256=version.object_sha256)
+        except StorageError as error:
+            Distribution.objects.finish(
+                distribution, status=Distribution.Status.FAILED, reason=str(error)
+            )
+            raise
+        Distribution.objects.finish(
+            distribution,
+            status=Distribution.Status.COMPLETE,
+            seen_sha256=version.object_sha256,
+            delivered_at=timezone.now(),
+        )
+
+
+def _read_model_file(version: ModelVersion, name: str) -> bytes:
+    sha256 = version.object_sha256 if name == "model.safetensors" else None
+    return read_object(director_storage(), f"{version.storage_key}/{name}", sha256=sha256)
+
+
+def active_version(study: Study) -> ModelVersion:
+    """Raises NotReadyError where nothing has been released."""
+    version = ModelVersion.objects.of_federation().active().filter(study=study).first()
+    if version is None:
+        raise NotReadyError(f"no version of {study} has been released: train, then distribute one")
+    return version

@@ -18,7 +18,7 @@ class LocalTrainingConfig:
 
     local_epochs: int = 2
     batch_size: int = 256
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ function scrollToNewestRound() {
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   // A session that has ended is answered with the login page: go there, with the way back.
-  if (!event.detail.xhr.responseURL.endsWith("/live/")) {
+  if (!new URL(event.detail.xhr.responseURL).pathname.endsWith("/live/")) {
     event.detail.shouldSwap = false;
     window.location.reload();
     return;

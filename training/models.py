@@ -106,7 +106,7 @@ class TrainingRun(models.Model):
     report = models.JSONField(null=True)  # what each hospital gains; see RunReport
     started_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     started_at = models.DateTimeField(auto_now_add=True)
-    training_at = models.DateTimeField(null=True)  # when all data was frozen
+    training_at = models.DateTimeField(null=True)  # when round 1 could open
     finished_at = models.DateTimeField(null=True)
 
     objects = RunQuerySet.as_manager()

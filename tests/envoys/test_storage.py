@@ -81,9 +81,7 @@ def test_a_file_is_stored_and_opened_as_a_stream(storage, tmp_path):
     assert sha256 == hashlib.sha256(content).hexdigest()
     with open_object(storage, "large.bin", sha256=sha256) as file:
         assert file.read(1000) == content[:1000]
-        assert (
-            hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(content[1000:]).digest()
-        )
+        assert file.read() == content[1000:]
 
 
 def test_an_object_that_is_not_what_was_recorded_is_refused(storage):

@@ -34,11 +34,16 @@ STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
 # What `manage.py demo` does with processes, and nothing else. It prints the sessions of its
 # children as a line of JSON, first and whenever one was started again.
 COMMAND = """
-import json, sys, time
+import json
+import sys
+import time
+
 import django
+
 django.setup()
 from django.conf import settings
-from techlife.processes import *
+from techlife.processes import Supervisor, lock_data_folder, stop_on_signals
+from techlife.processes import start_broker, start_web, start_worker, wait_for_worker
 
 def tell():
     print(json.dumps({name: child.pid for name, child in supervisor.children.items()}), flush=True)
@@ -118,7 +123,7 @@ def command(tmp_path_factory, monkeypatch):
     yield start
     for one in started:
         one.close()
-        assert comes_true(lambda one=one: one.num_running == 0)
+    assert comes_true(lambda: not any(one.num_running for one in started))
 
 
 @pytest.fixture

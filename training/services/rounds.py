@@ -422,6 +422,7 @@ def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpda
             scaling={"mean": list(scaling.mean), "std": list(scaling.std)},
             params_sha256=object_sha256,
             status=TrainingRun.Status.TRAINING,
+            training_at=timezone.now(),
         )
         open_round(run, 1, base_sha256=object_sha256)
     return True

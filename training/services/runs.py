@@ -232,6 +232,7 @@ def _open_manual_round(
             num_rounds=1,
             scaling={"mean": list(base.scaling.mean), "std": list(base.scaling.std)},
             status=TrainingRun.Status.TRAINING,
+            training_at=timezone.now(),
             started_by=launched_by,
         )
         return open_round(run, MANUAL_ROUND, base_sha256=base.save())

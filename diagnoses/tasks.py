@@ -1,0 +1,8 @@
+from celery import shared_task
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def export_diagnoses_task(snapshot_id: int) -> None:
+    from diagnoses import services
+
+    services.export_diagnoses(snapshot_id)

@@ -1,0 +1,244 @@
+"""Risk with its reasons: for one admission, and for a whole hospital."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+
+from django.db import transaction
+from django.utils import timezone
+
+from diagnoses.models import Admission
+from diagnoses.services import admission_records
+from envoys import audit
+from envoys.errors import StorageError
+from envoys.models import Envoy, User
+from envoys.storage import envoy_storage, read_object
+from envoys.work import Progress
+from federated.cohorts import AdmissionRecord
+from federated.errors import FederatedError, SchemaMismatchError
+from federated.features import EncodedAdmission, FeatureSchema, encode, feature_schema
+from federated.params import Params, from_bytes
+from federated.prediction import contributions, predict_admissions
+from federated.scaling import FeatureScaling
+from inference.models import InferenceRun, Prediction
+from training.errors import NotReadyError
+from training.models import Distribution, ModelVersion, Study
+
+ADMISSIONS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A model version, ready to score."""
+
+    params: Params
+    scaling: FeatureScaling
+    schema: FeatureSchema
+    classes: tuple[str, ...]
+
+
+def global_version(study: Study, envoy: Envoy) -> ModelVersion:
+    """The federation's model as it was last delivered to this hospital.
+
+    Raises:
+        NotReadyError: nothing has been delivered there.
+    """
+    delivered = (
+        Distribution.objects.filter(
+            version__study=study, envoy=envoy, status=Distribution.Status.COMPLETE
+        )
+        .select_related("version")
+        .order_by("-delivered_at", "-pk")
+        .first()
+    )
+    if delivered is None:
+        raise NotReadyError(
+            f"{envoy} has not received a model of {study}: a data scientist distributes one"
+        )
+    return delivered.version
+
+
+def own_version(study: Study, envoy: Envoy) -> ModelVersion:
+    """The newest model that this hospital's own training made.
+
+    Raises:
+        NotReadyError: it has not trained yet.
+    """
+    version = ModelVersion.objects.filter(study=study, envoy=envoy).order_by("-number").first()
+    if version is None:
+        raise NotReadyError(f"{envoy} has no model of its own for {study}: train there first")
+    return version
+
+
+@lru_cache(maxsize=32)  # a version never changes; a hospital's model is about 100 kB
+def load_model(version_id: int, envoy_id: int) -> ServingModel:
+    """Read a version from the hospital's own storage, checked against what was recorded.
+
+    Raises:
+        StorageError: it is missing there, unreachable or damaged.
+        SchemaMismatchError: it was trained with another vocabulary or other inputs.
+    """
+    version = ModelVersion.objects.get(pk=version_id)
+    envoy = Envoy.objects.get(pk=envoy_id)
+    folder = version.storage_key if version.envoy_id else "global_model"
+    content = read_object(
+        envoy_storage(envoy), f"{folder}/model.safetensors", sha256=version.object_sha256
+    )
+    manifest = version.manifest
+    schema = feature_schema(manifest["target"])
+    if schema.sha256 != manifest["schema_sha256"]:
+        raise SchemaMismatchError(
+            f"{version} was trained with the vocabulary {manifest['vocabulary_sha256'][:12]},"
+            f" here it is {schema.vocabulary_sha256[:12]}: distribute a newer version"
+        )
+    scaling = manifest["scaling"]
+    return ServingModel(
+        from_bytes(content),
+        FeatureScaling(tuple(scaling["mean"]), tuple(scaling["std"])),
+        schema,
+        tuple(manifest["classes"]),
+    )
+
+
+def predict_admission(
+    admission: Admission, version: ModelVersion, *, requested_by: User | None
+) -> Prediction:
+    """The risk of one admission with what drives it, stored and audited.
+
+    Raises:
+        StorageError, SchemaMismatchError: the model cannot be used here; see `load_model`.
+    """
+    model = load_model(version.pk, admission.envoy_id)
+    encoded = _encode_one(admission, model.schema)
+    probabilities = predict_admissions(model.params, model.scaling, [encoded])[0]
+    with transaction.atomic():
+        prediction, _ = Prediction.objects.update_or_create(
+            admission=admission,
+            model_version=version,
+            defaults={
+                "predicted_class": int(probabilities.argmax()),
+                "probabilities": probabilities.tolist(),
+                "contributions": [
+                    asdict(contribution)
+                    for contribution in contributions(
+                        model.params, model.scaling, encoded, model.schema
+                    )
+                ],
+                "requested_by": requested_by,
+            },
+        )
+        audit.record(requested_by, "predicted risk", admission)
+    return prediction
+
+
+def _encode_one(admission: Admission, schema: FeatureSchema) -> EncodedAdmission:
+    """An admission as input; the patient's earlier ones count, later ones do not."""
+    records = admission_records(admission.envoy, admission_ids=[admission.pk])
+    for record, encoded in encode(records, schema):
+        if record.hadm_id == admission.hadm_id:
+            return encoded
+    raise NotReadyError("the admission is part of an import that is not complete")
+
+
+def request_inference(
+    envoy: Envoy, version: ModelVersion, *, requested_by: User | None
+) -> InferenceRun:
+    """Have a whole hospital scored with a version, as a task."""
+    from inference.tasks import predict_envoy_task
+
+    inference_run = InferenceRun.objects.create(
+        envoy=envoy,
+        model_version=version,
+        requested_by=requested_by,
+        enqueued_at=timezone.now(),
+        num_total=Admission.objects.complete().filter(envoy=envoy).count(),
+    )
+    predict_envoy_task.delay_on_commit(inference_run.pk)
+    return inference_run
+
+
+def enqueue_inference(ids: list[int]) -> None:
+    from inference.tasks import predict_envoy_task
+
+    for pk in ids:
+        predict_envoy_task.delay(pk)
+
+
+def predict_envoy(inference_run_id: int) -> None:
+    """Score every admission of a hospital, a thousand at a time.
+
+    Raises:
+        StorageError, SchemaMismatchError: also written on the row.
+    """
+    for inference_run in InferenceRun.objects.select_related("envoy", "model_version").claim(
+        [inference_run_id]
+    ):
+        try:
+            _predict_all(inference_run)
+        except (StorageError, FederatedError) as error:
+            InferenceRun.objects.finish(
+                inference_run, status=InferenceRun.Status.FAILED, reason=str(error)
+            )
+            raise
+
+
+def _predict_all(inference_run: InferenceRun) -> None:
+    model = load_model(inference_run.model_version_id, inference_run.envoy_id)
+    progress = Progress(inference_run)
+    counts: Counter[str] = Counter({name: 0 for name in model.classes})
+    encoded = encode(admission_records(inference_run.envoy), model.schema)
+    num_done = 0
+    while batch := list(islice(encoded, ADMISSIONS_AT_ONCE)):
+        counts.update(_predict_batch(inference_run, model, batch))
+        num_done += len(batch)
+        progress.show(num_done, max(inference_run.num_total, num_done))
+    InferenceRun.objects.finish(
+        inference_run,
+        status=InferenceRun.Status.COMPLETE,
+        counts=dict(counts),
+        num_done=num_done,
+        num_total=num_done,
+        completed_at=timezone.now(),
+    )
+
+
+def _predict_batch(
+    inference_run: InferenceRun,
+    model: ServingModel,
+    batch: list[tuple[AdmissionRecord, EncodedAdmission]],
+) -> Iterator[str]:
+    probabilities = predict_admissions(
+        model.params, model.scaling, [encoded for _, encoded in batch]
+    )
+    ids = dict(
+        Admission.objects.filter(
+            envoy_id=inference_run.envoy_id, hadm_id__in=[record.hadm_id for record, _ in batch]
+        ).values_list("hadm_id", "pk")
+    )
+    now = timezone.now()
+    Prediction.objects.bulk_create(
+        (
+            Prediction(
+                admission_id=ids[record.hadm_id],
+                model_version_id=inference_run.model_version_id,
+                inference_run=inference_run,
+                predicted_class=int(row.argmax()),
+                probabilities=row.tolist(),
+                requested_by_id=inference_run.requested_by_id,
+                created_at=now,
+            )
+            for (record, _), row in zip(batch, probabilities, strict=True)
+        ),
+        update_conflicts=True,
+        unique_fields=["admission", "model_version"],
+        update_fields=[
+            "inference_run",
+            "predicted_class",
+            "probabilities",
+            "requested_by",
+            "created_at",
+        ],
+    )
+    return (model.classes[index] for index in probabilities.argmax(axis=1))

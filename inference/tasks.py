@@ -1,0 +1,8 @@
+from celery import shared_task
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def predict_envoy_task(inference_run_id: int) -> None:
+    from inference import services
+
+    services.predict_envoy(inference_run_id)

@@ -1,0 +1,312 @@
+"""The product in one command: hospitals, workers and a run, from a cohort folder to predictions.
+
+Everything here goes through the services and the workers that a real installation uses; what is
+special is that it approves for its own hospitals, and says so.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils.text import slugify
+from tqdm import tqdm
+
+from diagnoses.models import Import
+from diagnoses.services import import_cohort, load_icd_codes
+from envoys.models import Envoy, User
+from envoys.work import LeasedWork
+from federated.cohorts import EnvoyFiles, find_envoys
+from federated.plan import TrainingPlan
+from federated.synthetic import write_synthetic_cohort
+from inference.models import InferenceRun
+from inference.services import global_version, request_inference
+from techlife.processes import Supervisor
+from training import services
+from training.models import (
+    Distribution,
+    ModelVersion,
+    RoundAssignment,
+    RunReport,
+    Study,
+    TrainingRound,
+    TrainingRun,
+)
+
+POLL_SECONDS = 0.2
+SMALLEST_CELL = 10  # smaller counts of patients are not shown
+DOCTOR, SCIENTIST = "doc", "pass"
+
+Say = Callable[[str], None]
+
+
+class DemonstrationError(RuntimeError):
+    """The demonstration cannot go on; what has been done so far is kept."""
+
+
+def cohort_folder(data: Path | None, *, seed: int) -> Path:
+    """The folder to import: the one given, or synthetic hospitals made for this seed."""
+    if data is not None:
+        return data
+    folder: Path = settings.DATA_DIR / "synthetic" / f"seed-{seed}"
+    if not folder.exists():
+        write_synthetic_cohort(folder, seed=seed)
+    return folder
+
+
+def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
+    """Invite and fill each hospital of a cohort folder.
+
+    Raises:
+        CohortError, ImportRefusedError: what is wrong with a file; nothing of it is imported.
+    """
+    load_icd_codes()
+    envoys = []
+    for files in find_envoys(folder):
+        envoy, _ = Envoy.objects.get_or_create(
+            name=files.name, defaults={"slug": slugify(files.name) or "hospital"}
+        )
+        imported = _import_one(envoy, files)
+        say(
+            f"  {envoy.name}: {imported.num_admissions:,} admissions,"
+            f" {imported.num_diagnoses:,} diagnoses"
+        )
+        for warning in imported.warnings:
+            say(f"    {warning['count']:,} × {warning['kind']}, for instance {warning['example']}")
+        envoys.append(envoy)
+    return envoys
+
+
+def _import_one(envoy: Envoy, files: EnvoyFiles) -> Import:
+    with progress_bar(f"Importing {envoy.name}", unit="rows") as bar:
+        return import_cohort(
+            envoy, files, on_progress=lambda row: show(bar, row.num_done, row.num_total)
+        )
+
+
+def make_accounts(envoys: list[Envoy]) -> dict[int, User]:
+    """A doctor for each hospital, by envoy id, and a data scientist.
+
+    `doc` belongs to the alphabetically first hospital; the doctors of the others cannot log in.
+    """
+    doctors = {}
+    for position, envoy in enumerate(sorted(envoys, key=lambda e: e.name)):
+        username = DOCTOR if position == 0 else f"{DOCTOR}-{envoy.slug}"
+        doctor, is_new = User.objects.get_or_create(
+            username=username, defaults={"role": User.Role.DOCTOR, "envoy": envoy}
+        )
+        if is_new:
+            doctor.set_password(DOCTOR if position == 0 else None)
+        doctor.envoy = envoy
+        doctor.save(update_fields=["password", "envoy"])
+        doctors[envoy.pk] = doctor
+    scientist, is_new = User.objects.get_or_create(
+        username=SCIENTIST, defaults={"role": User.Role.DATA_SCIENTIST}
+    )
+    if is_new:
+        scientist.set_password(SCIENTIST)
+        scientist.save(update_fields=["password"])
+    return doctors
+
+
+def approve_for_all(
+    study: Study, plan: TrainingPlan, envoys: list[Envoy], doctors: dict[int, User]
+) -> None:
+    """Package the plan for each hospital, and approve it as the hospital's doctor."""
+    for envoy in envoys:
+        membership = services.package_training(study, envoy, plan)
+        services.approve_package(
+            membership, approved_by=doctors[envoy.pk], plan_hash=membership.plan_sha256
+        )
+
+
+def start_or_resume(
+    study: Study, plan: TrainingPlan, envoys: list[Envoy], *, seed: int, say: Say
+) -> TrainingRun:
+    """Start a run; one that was interrupted, of the same plan and seed, goes on instead."""
+    interrupted = study.runs.active().filter(mode=TrainingRun.Mode.AUTOMATIC).first()
+    if interrupted and (interrupted.plan_sha256, interrupted.seed) == (plan.sha256, seed):
+        say(f"Resuming {interrupted}, which was interrupted")
+        return interrupted
+    if interrupted:
+        say(f"Stopping {interrupted}, which was interrupted and has another plan or seed")
+        services.stop_run(interrupted, stopped_by=None)
+    scientist = User.objects.get(username=SCIENTIST)
+    return services.start_run(study, plan, started_by=scientist, seed=seed, envoys=envoys)
+
+
+def watch_run(run: TrainingRun, supervisor: Supervisor) -> None:
+    """Show a run's progress until it ends.
+
+    Raises:
+        DemonstrationError: the run failed or was stopped, with its reason.
+    """
+    assignments = RoundAssignment.objects.filter(training_round__run=run)
+    num_clients = run.participants.filter(sits_out_because="").count()
+    with progress_bar("Training", unit="updates") as bar:
+        while True:
+            supervisor.check()
+            run.refresh_from_db()
+            total = max(1, num_clients * (run.num_rounds + 1))
+            show(bar, assignments.filter(status="SUBMITTED").count(), total)
+            if not run.is_active:
+                break
+            time.sleep(POLL_SECONDS)
+    if run.status != TrainingRun.Status.FINISHED:
+        raise DemonstrationError(f"{run}: {run.get_status_display().lower()}. {run.reason}")
+
+
+def wait_for_work(
+    title: str, rows: "QuerySet[Any]", supervisor: Supervisor, *, unit: str
+) -> list[LeasedWork]:
+    """Show the progress of rows of work until all have ended.
+
+    Raises:
+        DemonstrationError: one failed, with its reason.
+    """
+    with progress_bar(title, unit=unit) as bar:
+        while True:
+            supervisor.check()
+            work = list(rows.all())
+            if len(work) == 1:
+                show(bar, work[0].num_done, max(work[0].num_total, 1))
+            else:
+                show(bar, sum(not row.is_active for row in work), len(work))
+            if not any(row.is_active for row in work):
+                break
+            time.sleep(POLL_SECONDS)
+    failed = [row for row in work if row.status == LeasedWork.Status.FAILED]
+    if failed:
+        raise DemonstrationError(f"{title} failed. " + " ".join(row.reason for row in failed))
+    return work
+
+
+def make_report(run: TrainingRun, supervisor: Supervisor) -> dict[str, Any]:
+    """Have a worker compare rule of thumb, local, global and pooled models."""
+    report = services.request_report(run)
+    wait_for_work(
+        "Comparing models", RunReport.objects.filter(pk=report.pk), supervisor, unit="rounds"
+    )
+    run.refresh_from_db()
+    if run.report is None:
+        raise DemonstrationError(f"{run} has no report: {report.reason}")
+    return run.report
+
+
+def distribute(run: TrainingRun, supervisor: Supervisor) -> ModelVersion:
+    """Release the run's model and deliver it to the hospitals that were asked to take part."""
+    version = run.versions.of_federation().get()
+    envoys = [participant.envoy for participant in run.participants.select_related("envoy")]
+    scientist = User.objects.get(username=SCIENTIST)
+    distributions = services.distribute_version(version, distributed_by=scientist, envoys=envoys)
+    wait_for_work(
+        f"Distributing version {version.number}",
+        Distribution.objects.filter(pk__in=[d.pk for d in distributions]),
+        supervisor,
+        unit="hospitals",
+    )
+    version.refresh_from_db()
+    return version
+
+
+def predict_all(run: TrainingRun, supervisor: Supervisor) -> dict[str, InferenceRun]:
+    """Score every hospital with the model that was delivered there; by name."""
+    scientist = User.objects.get(username=SCIENTIST)
+    started = [
+        request_inference(
+            participant.envoy,
+            global_version(run.study, participant.envoy),
+            requested_by=scientist,
+        )
+        for participant in run.participants.select_related("envoy")
+    ]
+    rows = InferenceRun.objects.filter(pk__in=[row.pk for row in started])
+    wait_for_work("Predicting", rows, supervisor, unit="hospitals")
+    return {row.envoy.name: row for row in rows.select_related("envoy")}
+
+
+def run_seconds(run: TrainingRun) -> tuple[float, float]:
+    """Wall seconds of rounds 1..n together, and the median of a round."""
+    rounds = run.rounds.filter(number__gt=0, status=TrainingRound.Status.AGGREGATED)
+    seconds = [
+        (row.aggregated_at - row.opened_at).total_seconds() for row in rounds if row.aggregated_at
+    ]
+    assert run.training_at is not None
+    assert run.finished_at is not None
+    return (run.finished_at - run.training_at).total_seconds(), statistics.median(seconds)
+
+
+def report_json(
+    run: TrainingRun, report: dict[str, Any], *, import_seconds: float
+) -> dict[str, Any]:
+    """What `--report` writes."""
+    train_seconds, per_round_median = run_seconds(run)
+    return {
+        "study": run.study.name,
+        "target": run.study.target,
+        "strategy": run.strategy,
+        "rounds": run.num_rounds,
+        "seed": run.seed,
+        "num_envoys": len(report["envoys"]),
+        "num_examples": sum(row["num_examples"] for row in report["envoys"]),
+        "final_sha256": run.final_sha256,
+        "seconds": {
+            "import": round(import_seconds, 3),
+            "train": round(train_seconds, 3),
+            "per_round_median": round(per_round_median, 4),
+        },
+        "pooled_test": report["pooled_test"],
+        "mean_of_envoys": report["mean_of_envoys"],
+        "envoys": report["envoys"],
+    }
+
+
+def table(report: dict[str, Any], predictions: dict[str, InferenceRun]) -> Iterator[str]:
+    """AUROC per hospital and model, and how many admissions fall into each class."""
+    models = ("rule_of_thumb", "local", "global", "pooled")
+    names = [row["name"] for row in report["envoys"]]
+    width = max(len(name) for name in [*names, "all test patients"])
+    head = f"{'AUROC':{width}}  {'examples':>9}" + "".join(
+        f"  {model.replace('_', ' '):>13}" for model in models
+    )
+    yield f"{head}  predicted"
+    for row in report["envoys"]:
+        inference_run = predictions.get(row["name"])
+        counts = inference_run.counts if inference_run else {}
+        yield _row(row["name"], row["num_examples"], row, models, width) + "  " + _counts(counts)
+    total = sum(row["num_examples"] for row in report["envoys"])
+    yield _row("all test patients", total, report["pooled_test"], models, width)
+
+
+def _row(
+    name: str, num_examples: int, figures: dict[str, Any], models: Iterable[str], width: int
+) -> str:
+    cells = ""
+    for model in models:
+        auroc = figures[model]["auroc"]
+        cells += f"  {'–' if auroc is None else f'{auroc:.3f}':>13}"
+    return f"{name:{width}}  {num_examples:>9,}{cells}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(
+        f"{name} {count:,}" if count >= SMALLEST_CELL else f"{name} <{SMALLEST_CELL}"
+        for name, count in counts.items()
+    )
+
+
+@contextmanager
+def progress_bar(title: str, *, unit: str) -> Iterator[Any]:
+    """A bar on a terminal; nothing where the output is a file."""
+    with tqdm(desc=title, unit=f" {unit}", leave=False, disable=None, dynamic_ncols=True) as bar:
+        yield bar
+
+
+def show(bar: Any, num_done: int, num_total: int) -> None:
+    bar.total = num_total
+    bar.n = num_done
+    bar.refresh()

@@ -1,0 +1,152 @@
+import json
+import resource
+import shutil
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from federated.errors import FederatedError
+from techlife import demonstration
+from techlife.processes import (
+    ProcessError,
+    Supervisor,
+    check_port_free,
+    lock_data_folder,
+    start_broker,
+    start_web,
+    start_worker,
+    stop_on_signals,
+    wait_for_worker,
+)
+from training import services
+
+
+class Command(BaseCommand):
+    help = "Watch hospitals train a risk model together, through real workers, then use it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_run_arguments(parser)
+        parser.add_argument("--report", type=Path, help="write the figures to this JSON file")
+        parser.add_argument("--port", type=int, default=8000, help="where to serve the site")
+        parser.add_argument("--fresh", action="store_true", help="empty the data folder first")
+        parser.add_argument("--no-serve", action="store_true", help="end after the run")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.EMBEDDED:
+            raise CommandError("The demonstration runs in TECHLIFE_MODE=embedded only")
+        stop_on_signals()
+        try:
+            with lock_data_folder(settings.DATA_DIR) as lock:
+                if not options["no_serve"]:
+                    check_port_free(options["port"])
+                if options["fresh"]:
+                    self.empty_data_folder()
+                with Supervisor(settings.DATA_DIR, lock, report=self.stderr.write) as supervisor:
+                    self.demonstrate(supervisor, options)
+                    if not options["no_serve"]:
+                        self.serve(supervisor, options["port"])
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopped. `make demo` goes on from here.")
+            if options["no_serve"]:
+                sys.exit(130)
+        except (FederatedError, ProcessError, demonstration.DemonstrationError) as error:
+            raise CommandError(str(error)) from error
+        if options["no_serve"]:
+            self.print_peak_memory()
+
+    def empty_data_folder(self) -> None:
+        """Start anew; keeps the lock, which is held, and the secrets, which are in use."""
+        if connection.vendor != "sqlite":
+            raise CommandError("--fresh empties the embedded database only, not DATABASE_URL's")
+        for path in settings.DATA_DIR.iterdir():
+            if path.name in (".lock", "secrets"):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def demonstrate(self, supervisor: Supervisor, options: dict[str, Any]) -> None:
+        call_command("migrate", verbosity=0, interactive=False)
+        start_broker(supervisor)
+        start_worker(supervisor)
+
+        say = self.stdout.write
+        folder = demonstration.cohort_folder(options["data"], seed=options["seed"])
+        say("Importing hospitals" if options["data"] else "Importing synthetic hospitals")
+        started = time.monotonic()
+        envoys = demonstration.import_hospitals(folder, say)
+        import_seconds = time.monotonic() - started
+
+        study = services.study_for(options["target"], network=options["network"])
+        plan = services.plan_for(study, num_rounds=options["rounds"], strategy=options["strategy"])
+        doctors = demonstration.make_accounts(envoys)
+        demonstration.approve_for_all(study, plan, envoys, doctors)
+        say(
+            f"Approved the plan {plan.sha256[:12]} for all {len(envoys)} hospitals: a"
+            " demonstration may; elsewhere a doctor of each hospital does"
+        )
+
+        wait_for_worker(supervisor)
+        run = demonstration.start_or_resume(study, plan, envoys, seed=options["seed"], say=say)
+        demonstration.watch_run(run, supervisor)
+        train_seconds, per_round = demonstration.run_seconds(run)
+        say(
+            f"Trained {run.num_rounds} rounds in {train_seconds:.1f} s"
+            f" ({per_round:.2f} s a round): {run.final_sha256}"
+        )
+        for participant in run.participants.exclude(sits_out_because=""):
+            say(f"  sat out: {participant.sits_out_because}")
+
+        report = demonstration.make_report(run, supervisor)
+        if len(report["envoys"]) >= study.min_contributors:
+            version = demonstration.distribute(run, supervisor)
+            predictions = demonstration.predict_all(run, supervisor)
+            say(f"Released {version} and delivered it to {len(predictions)} hospitals")
+        else:
+            predictions = {}
+            say(
+                f"Not released: {len(report['envoys'])} of {study.min_contributors} hospitals"
+                " needed took part"
+            )
+        say("")
+        for line in demonstration.table(report, predictions):
+            say(line)
+        if options["report"]:
+            result = demonstration.report_json(run, report, import_seconds=import_seconds)
+            options["report"].write_text(json.dumps(result, indent=2) + "\n")
+            say(f"\nWrote {options['report']}")
+
+    def serve(self, supervisor: Supervisor, port: int) -> None:
+        start_web(supervisor, port)
+        self.stdout.write(
+            f"\nServing http://localhost:{port}/ (log in as doc/doc or pass/pass); Ctrl-C stops"
+        )
+        while True:
+            supervisor.check()
+            time.sleep(1)
+
+    def print_peak_memory(self) -> None:
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+        self.stdout.write(
+            f"Peak memory: {own:.0f} MB here, {largest_child:.0f} MB in the largest other process"
+        )
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """What to train on and how; shared with `compare`."""
+    parser.add_argument("--data", type=Path, help="a cohort folder; synthetic hospitals without")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--target", default="risk_tier")
+    parser.add_argument("--strategy", default="fedavg")
+    parser.add_argument("--network", default="logistic_regression")
+    parser.add_argument("--seed", type=int, default=0)

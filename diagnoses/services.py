@@ -2,17 +2,18 @@ import hashlib
 import io
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
+from operator import attrgetter
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO, TextIO, TypeVar, cast
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Field, Model, QuerySet
 from django.utils import timezone
 
 from diagnoses.errors import ImportRefusedError
@@ -59,18 +60,25 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def load_icd_codes() -> int:
     """Fill IcdCode from the public lists; returns how many rows were written, 0 if all stood."""
-    if IcdCode.objects.count() == sum(1 for _ in icd.all_codes()):
+    num_codes = sum(1 for _ in icd.all_codes())
+    if IcdCode.objects.count() == num_codes:
         return 0
-    num_written = 0
-    for rows in batched(icd.all_codes(), BATCH_ROWS):
-        IcdCode.objects.bulk_create(
-            [IcdCode(**row._asdict()) for row in rows],
-            update_conflicts=True,
-            unique_fields=["code", "version"],
-            update_fields=["title", "category", "chapter", "is_leaf"],
-        )
-        num_written += len(rows)
-    return num_written
+    with transaction.atomic():
+        IcdCode.objects.all().delete()
+        for rows in batched(icd.all_codes(), BATCH_ROWS):
+            _insert_rows(IcdCode, icd.CodeRow._fields, rows)
+    return num_codes
+
+
+def _insert_rows(model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """INSERT plain values: `bulk_create` spends nine tenths of an import on model instances."""
+    quote = connection.ops.quote_name
+    fields = [cast("Field[Any, Any]", model._meta.get_field(name)) for name in names]
+    columns = [quote(str(field.column)) for field in fields]
+    marks = ", ".join(["%s"] * len(columns))
+    table = quote(model._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
 # --- Import ------------------------------------------------------------------------------------
@@ -204,46 +212,76 @@ def _insert_batches(row: Import, files: EnvoyFiles) -> Iterator[int]:
 
 
 def _insert_admissions(row: Import, records: list[AdmissionRecord]) -> None:
+    now = _moment(canonical_time(timezone.now()))
     sexes = {record.subject_id: record.sex for record in records}
     patients = Patient.objects.filter(envoy_id=row.envoy_id, subject_id__in=sexes)
-    patient_ids = dict(patients.values_list("subject_id", "pk"))
-    created = Patient.objects.bulk_create(
-        Patient(envoy_id=row.envoy_id, subject_id=subject_id, sex=sex, source_import=row)
-        for subject_id, sex in sexes.items()
-        if subject_id not in patient_ids
+    known = set(patients.values_list("subject_id", flat=True))
+    _insert_rows(
+        Patient,
+        (
+            "envoy",
+            "source_import",
+            "created_at",
+            "name",
+            "phone",
+            "name_index",
+            "subject_id",
+            "sex",
+        ),
+        [
+            (row.envoy_id, row.pk, now, "", "", "", subject_id, sex)
+            for subject_id, sex in sexes.items()
+            if subject_id not in known
+        ],
     )
-    patient_ids |= {patient.subject_id: patient.pk for patient in created}
-    Admission.objects.bulk_create(
-        Admission(
-            envoy_id=row.envoy_id,
-            patient_id=patient_ids[record.subject_id],
-            source_import=row,
-            hadm_id=record.hadm_id,
-            admitted_at=_moment(record.admitted_at),
-            discharged_at=_moment(record.discharged_at),
-            **{name: getattr(record, name) for name in RECORD_FIELDS},
-        )
-        for record in records
+    patient_ids = dict(patients.values_list("subject_id", "pk"))
+    values_of = attrgetter("hadm_id", *RECORD_FIELDS)
+    _insert_rows(
+        Admission,
+        (
+            "envoy",
+            "source_import",
+            "created_at",
+            "patient",
+            "admitted_at",
+            "discharged_at",
+            "hadm_id",
+            *RECORD_FIELDS,
+        ),
+        [
+            (
+                row.envoy_id,
+                row.pk,
+                now,
+                patient_ids[record.subject_id],
+                _moment(record.admitted_at),
+                _moment(record.discharged_at),
+                *values_of(record),
+            )
+            for record in records
+        ],
     )
 
 
 def _insert_diagnoses(row: Import, diagnoses: list[tuple[str, str, CodedDiagnosis]]) -> None:
+    now = _moment(canonical_time(timezone.now()))
     hadm_ids = {hadm_id for _, hadm_id, _ in diagnoses}
     admissions = Admission.objects.filter(source_import=row, hadm_id__in=hadm_ids)
     admission_ids = dict(admissions.values_list("hadm_id", "pk"))
-    Diagnosis.objects.bulk_create(
-        Diagnosis(
-            admission_id=admission_ids[hadm_id],
-            seq_num=diagnosis.seq_num,
-            icd_code=diagnosis.icd_code,
-            icd_version=diagnosis.icd_version,
-        )
-        for _, hadm_id, diagnosis in diagnoses
+    _insert_rows(
+        Diagnosis,
+        ("admission", "recorded_at", "seq_num", "icd_code", "icd_version"),
+        [
+            (admission_ids[hadm_id], now, coded.seq_num, coded.icd_code, coded.icd_version)
+            for _, hadm_id, coded in diagnoses
+        ],
     )
 
 
-def _moment(text: str) -> datetime | None:
-    return datetime.fromisoformat(f"{text}+00:00") if text else None
+def _moment(text: str) -> Any:
+    """A record's time as the database takes it."""
+    moment = datetime.fromisoformat(f"{text}+00:00") if text else None
+    return connection.ops.adapt_datetimefield_value(moment)
 
 
 def _fail_import(row: Import, reason: str) -> None:

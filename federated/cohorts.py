@@ -753,11 +753,11 @@ def _derive(
 
 
 def is_readmission(discharged_at: str, next_admitted_at: str) -> bool:
-    """Whether a patient discharged then was next admitted within 30 days; "" is never."""
+    """Whether a patient discharged then was next admitted within 30 days after; "" is never."""
     if not next_admitted_at:
         return False
     gap = datetime.fromisoformat(next_admitted_at) - datetime.fromisoformat(discharged_at)
-    return gap <= timedelta(days=READMISSION_DAYS)
+    return timedelta(0) <= gap <= timedelta(days=READMISSION_DAYS)
 
 
 def days_between(admitted_at: str, discharged_at: str) -> float | None:

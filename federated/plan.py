@@ -16,9 +16,9 @@ from federated.targets import target_named
 class LocalTrainingConfig:
     """One client's part of a round: E, B and η of the FedAvg paper."""
 
-    local_epochs: int = 2
-    batch_size: int = 256
-    learning_rate: float = 0.2
+    local_epochs: int = 3
+    batch_size: int = 128
+    learning_rate: float = 0.3
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

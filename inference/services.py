@@ -135,7 +135,7 @@ def predict_admission(
 
 def _encode_one(admission: Admission, schema: FeatureSchema) -> EncodedAdmission:
     """An admission as input; the patient's earlier ones count, later ones do not."""
-    records = admission_records(admission.envoy, admission_ids=[admission.pk])
+    records = admission_records(admission.envoy, patient=admission.patient)
     for record, encoded in encode(records, schema):
         if record.hadm_id == admission.hadm_id:
             return encoded

@@ -196,7 +196,7 @@ def test_the_loss_is_a_mean_weighted_by_patients_and_the_auroc_a_line_per_hospit
         {"name": "Beta", "validation_auroc": [None, None, None]},
     ]
     text = text_of(client.get(url("training:run-detail", run)))
-    assert "0 0.5000 0.8000 0.700 –" in text  # noqa: RUF001
+    assert "0 0.5000 0.8000 0.700 –" in text
 
 
 def test_a_mean_waits_for_its_round_to_close_and_a_refused_update_counts_for_nothing(
@@ -237,8 +237,8 @@ def test_the_report_compares_the_models_hospital_by_hospital(client, scientist, 
         status=TrainingRun.Status.FINISHED, report=report("alpha", "beta")
     )
     text = text_of(client.get(url("training:run-detail", run)))
-    assert "Alpha 1,234 0.600 0.700 0.750 – +0.050" in text  # noqa: RUF001
-    assert "All test patients together 1,234 0.511 0.611 0.661 – +0.050" in text  # noqa: RUF001
+    assert "Alpha 1,234 0.600 0.700 0.750 – +0.050" in text
+    assert "All test patients together 1,234 0.511 0.611 0.661 – +0.050" in text
 
 
 def test_a_count_under_ten_is_not_shown(client, scientist, run):

@@ -351,7 +351,7 @@ def parse_count(text: str, column: str, largest: int = MAX_COUNT) -> int | None:
     return int(digits)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def parse_measure(text: str, column: str, largest: float) -> float | None:
     if not text:
         return None
@@ -454,7 +454,7 @@ def parse_outcome(values: Sequence[str]) -> AdmissionRecord:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def _parse_coded(seq_num: str, icd_code: str, icd_version: str) -> CodedDiagnosis:
     number = parse_count(seq_num, "seq_num", MAX_SEQ_NUM)
     if number is None:

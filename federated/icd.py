@@ -45,7 +45,7 @@ class CodeRow(NamedTuple):
     is_leaf: bool
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def normalize_code(text: str, version: int) -> tuple[str, str | None]:
     """Write a code in the one way it is stored: upper case, without the dot.
 
@@ -92,7 +92,8 @@ def icd10_category(code: str, version: int) -> str | None:
 
     An ICD-9 leaf goes where most of its own GEM targets are. Any other ICD-9 code goes with its
     category, to where most leaves of that go: most real rows are categories, and the GEMs know
-    leaves only. Of equals, the alphabetically first.
+    leaves only. Of equals, the one that the
+    lowest code maps to.
 
     Source: CMS General Equivalence Mappings 2015, ICD-9-CM to ICD-10-CM.
     """

@@ -85,7 +85,7 @@ def test_an_export_goes_through_a_worker_and_is_done_once(
     envoy = make_envoy()
     doctor = make_user(envoy=envoy)
     make_diagnosis(make_admission(make_patient(envoy=envoy)))
-    enqueued = []
+    enqueued: list[int] = []
     monkeypatch.setattr(export_diagnoses_task, "delay", enqueued.append)
     with django_capture_on_commit_callbacks(execute=True):
         snapshot = services.request_export(envoy, requested_by=doctor)
@@ -236,6 +236,6 @@ def test_the_command_exports_and_names_the_envoys_there_are(capsys):
     envoy = make_envoy(name="Kutrrh")
     call_command("export_diagnoses", "Kutrrh")
     assert f"snapshot {Snapshot.objects.get().sha256}" in capsys.readouterr().out
-    with pytest.raises(CommandError, match="There is no envoy 'x'. There are: Kutrrh"):
+    with pytest.raises(CommandError, match=r"There is no envoy 'x'\. There are: Kutrrh"):
         call_command("export_diagnoses", "x")
     assert envoy.snapshots.count() == 1

@@ -204,13 +204,13 @@ def test_the_command_imports_each_hospital_into_the_envoy_of_its_name(
 
 def test_the_command_names_the_envoys_there_are(tmp_path, files):
     make_envoy(name="Kutrrh")
-    with pytest.raises(CommandError, match="There is no envoy 'north'. There are: Kutrrh"):
+    with pytest.raises(CommandError, match=r"There is no envoy 'north'\. There are: Kutrrh"):
         call_command("import_cohort", tmp_path)
     call_command("import_cohort", tmp_path, "--envoy", "Kutrrh", verbosity=0)
 
 
 def test_the_command_names_the_hospitals_of_the_folder(tmp_path, files):
-    with pytest.raises(CommandError, match="holds no hospital 'south'. It holds: north"):
+    with pytest.raises(CommandError, match=r"holds no hospital 'south'\. It holds: north"):
         call_command("import_cohort", tmp_path, "--only", "south")
 
 

@@ -1,0 +1,97 @@
+"""No test writes outside its own folder, and none needs a worker or a broker."""
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.app.task import Task
+from django.db import connection
+
+from federated.errors import FederatedError
+from federated.local_training import use_one_thread
+from federated.synthetic import write_synthetic_cohort
+from training import services
+
+
+@pytest.fixture(autouse=True)
+def folders(settings: Any, tmp_path: Path) -> None:
+    """Objects and arrays below the test's own folder, and nothing remembered of another test's."""
+    from inference.services import load_model
+    from training.arrays import _open
+    from training.objects import load_base_params
+
+    settings.DATA_DIR = tmp_path
+    settings.OBJECT_FOLDER = tmp_path / "objects"
+    settings.DIRECTOR_S3_BUCKET_NAME = ""
+    settings.ENVOY_S3_BUCKET_NAME = ""
+    for cached in (load_model, _open, load_base_params):
+        cached.cache_clear()
+
+
+class WorkQueue:
+    """Stands for broker, worker and beat: keeps each message until the test has it worked off."""
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Task, tuple[Any, ...]]] = deque()
+        self.queues: list[str | None] = []  # one a message: the queue it named
+        self.refusals: list[FederatedError] = []  # what a worker would log
+
+    def add(
+        self, task: Task, args: Any = None, kwargs: Any = None, *, queue: str | None = None
+    ) -> None:
+        assert not kwargs
+        self.messages.append((task, tuple(args or ())))
+        self.queues.append(queue)
+
+    def commit(self) -> None:
+        """Do what waits for the commit that the test's own transaction never makes."""
+        while connection.run_on_commit:
+            connection.run_on_commit.pop(0)[1]()
+
+    def names(self) -> list[str]:
+        """What has been enqueued and not been worked off, without `training.tasks.`."""
+        self.commit()
+        return [task.name.rpartition(".")[2] for task, _ in self.messages]
+
+    def lose(self) -> list[str]:
+        """A broker that lost its memory."""
+        lost = self.names()
+        self.messages.clear()
+        return lost
+
+    def work(self) -> None:
+        """Work off every message, and those that come of it, as a worker does."""
+        while self.names():
+            task, args = self.messages.popleft()
+            try:
+                task(*args)
+            except FederatedError as error:
+                self.refusals.append(error)
+
+    def sweep(self) -> list[str]:
+        """One round of the sweeper; returns what it has enqueued."""
+        services.advance_runs()
+        return self.names()
+
+    def work_and_sweep(self) -> None:
+        self.work()
+        while self.sweep():
+            self.work()
+
+
+@pytest.fixture
+def queue(db: None, monkeypatch: pytest.MonkeyPatch) -> WorkQueue:
+    use_one_thread()
+    queue = WorkQueue()
+    monkeypatch.setattr(Task, "apply_async", lambda self, *args, **kw: queue.add(self, *args, **kw))
+    return queue
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Five small hospitals; the smallest has too few patients to take part."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_synthetic_cohort(folder, seed=7, scale=0.03)
+    yield folder

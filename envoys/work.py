@@ -17,8 +17,11 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Concat
 from django.utils import timezone
+
+MAX_ATTEMPTS = 10
 
 
 def lease_holder() -> str:
@@ -60,6 +63,25 @@ class WorkQuerySet(models.QuerySet[Any]):
             for name, value in values.items():
                 setattr(row, name, value)
         return bool(updated)
+
+    def give_up(self) -> int:
+        """Fail what has been begun too often without an end; returns how many rows.
+
+        Whoever works on it dies of it, or is killed: for ever is no plan.
+        """
+        return (
+            self.claimable()
+            .filter(attempt__gte=MAX_ATTEMPTS)
+            .update(
+                status="FAILED",
+                leased_until=None,
+                reason=Concat(
+                    Value(f"given up after {MAX_ATTEMPTS} attempts, the worker ended each time. "),
+                    "reason",
+                    output_field=models.TextField(),
+                ),
+            )
+        )
 
     def due(self) -> Self:
         """What the sweeper enqueues: nobody's, and not enqueued a moment ago."""
@@ -133,9 +155,10 @@ def register(model: type[LeasedWork], enqueue: Callable[[list[int]], None]) -> N
 
 
 def enqueue_due() -> int:
-    """Enqueue again whatever waits or was dropped; returns how many rows."""
+    """Enqueue again whatever waits or was dropped, within reason; returns how many rows."""
     num_enqueued = 0
     for kind in _kinds:
+        kind.model.objects.give_up()
         ids = list(kind.model.objects.due().order_by("pk").values_list("pk", flat=True))
         if ids:
             kind.model.objects.filter(pk__in=ids).update(enqueued_at=timezone.now())

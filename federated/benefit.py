@@ -82,7 +82,8 @@ def benefit_report(
     everyone = concatenate([datasets[name] for name in sorted(datasets)])
     frequencies = band_frequencies(everyone, num_classes)
     lone_plan = replace(plan, min_examples=1)
-    done, total = 0, (len(datasets) + 1) * plan.num_rounds
+    num_trainable = sum(dataset.num_examples > 0 for dataset in datasets.values())
+    done, total = 0, (num_trainable + 1) * plan.num_rounds
 
     def on_round(_: int) -> None:
         nonlocal done

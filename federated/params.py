@@ -52,7 +52,7 @@ def params_sha256(params: Params) -> str:
     """Identify parameters by sorted (name, dtype, shape, raw bytes), whatever file holds them."""
     digest = hashlib.sha256()
     for name in sorted(params):
-        array = np.ascontiguousarray(params[name])
+        array = np.asarray(params[name], order="C")
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -60,7 +60,7 @@ def params_sha256(params: Params) -> str:
 
 def to_bytes(params: Params) -> bytes:
     """Serialise as safetensors without metadata: equal parameters give equal bytes."""
-    return save({name: np.ascontiguousarray(params[name]) for name in sorted(params)})
+    return save({name: np.asarray(params[name], order="C") for name in sorted(params)})
 
 
 def from_bytes(content: bytes) -> Params:

@@ -66,10 +66,12 @@ class TrainingPlan:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Self:
         """Raises InvalidPlanError where a field is missing, unknown or out of range."""
-        known = {field.name for field in fields(cls)}
-        if set(plain) != known:
-            odd = ", ".join(sorted(set(plain) ^ known))
-            raise InvalidPlanError(f"a plan with missing or unknown fields: {odd}")
+        _check_fields("a plan", plain, {field.name for field in fields(cls)})
+        _check_fields(
+            "local_training",
+            plain["local_training"],
+            {field.name for field in fields(LocalTrainingConfig)},
+        )
         values = dict(plain)
         values["local_training"] = LocalTrainingConfig(**plain["local_training"])
         for name in ("leaves_the_hospital", "stays_in_the_hospital"):
@@ -79,6 +81,14 @@ class TrainingPlan:
     @property
     def sha256(self) -> str:
         return plan_sha256(self.to_json())
+
+
+def _check_fields(what: str, plain: Any, known: set[str]) -> None:
+    if not isinstance(plain, dict):
+        raise InvalidPlanError(f"{what} is no JSON object")
+    if set(plain) != known:
+        odd = ", ".join(sorted(set(plain) ^ known))
+        raise InvalidPlanError(f"{what} with missing or unknown fields: {odd}")
 
 
 def plan_sha256(plain: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -452,15 +453,17 @@ def start_web(supervisor: Supervisor, port: int) -> None:
         ],
         restart=True,
     )
-    supervisor.wait_until("web", lambda: _is_healthy(port), seconds=START_SECONDS)
+    supervisor.wait_until("web", lambda: _serves(port), seconds=START_SECONDS)
 
 
-def _is_healthy(port: int) -> bool:
+def _serves(port: int) -> bool:
     without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with without_proxy.open(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # preparing, see `healthz`
+            return True
         raise ProcessError(f"The site answers /healthz with status {error.code}") from error
     except OSError:  # not listening yet
         return False

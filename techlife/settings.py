@@ -112,6 +112,9 @@ TEMPLATES = [
     },
 ]
 
+# There while the demonstration still prepares what it shows; `/healthz` says so.
+PREPARING_FLAG = DATA_DIR / "preparing"
+
 # Database. SQLite in IMMEDIATE mode: with deferred transactions two writers lose work to
 # "database is locked" instead of waiting their turn.
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}

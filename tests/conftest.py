@@ -1,7 +1,7 @@
 """No test writes outside its own folder, and none needs a worker or a broker."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,18 @@ import pytest
 from celery.app.task import Task
 from django.db import connection
 
+from envoys.models import Envoy
 from federated.errors import FederatedError
-from federated.local_training import use_one_thread
 from federated.synthetic import write_synthetic_cohort
+from inference.services import load_model
 from training import services
+from training.arrays import _open
+from training.objects import load_base_params
 
 
 @pytest.fixture(autouse=True)
 def folders(settings: Any, tmp_path: Path) -> None:
     """Objects and arrays below the test's own folder, and nothing remembered of another test's."""
-    from inference.services import load_model
-    from training.arrays import _open
-    from training.objects import load_base_params
-
     settings.DATA_DIR = tmp_path
     settings.OBJECT_FOLDER = tmp_path / "objects"
     settings.DIRECTOR_S3_BUCKET_NAME = ""
@@ -61,28 +60,36 @@ class WorkQueue:
         self.messages.clear()
         return lost
 
-    def work(self) -> None:
-        """Work off every message, and those that come of it, as a worker does."""
-        while self.names():
+    def work(self, *, copies: int = 1, until: Callable[[], bool] = lambda: False) -> None:
+        """Work off every message, and those that come of it, as a worker does.
+
+        Args:
+            copies: how often each message is delivered.
+            until: stops before the next message once this holds.
+        """
+        while self.names() and not until():
             task, args = self.messages.popleft()
-            try:
-                task(*args)
-            except FederatedError as error:
-                self.refusals.append(error)
+            for _ in range(copies):
+                try:
+                    task(*args)
+                except FederatedError as error:
+                    self.refusals.append(error)
 
     def sweep(self) -> list[str]:
         """One round of the sweeper; returns what it has enqueued."""
         services.advance_runs()
         return self.names()
 
-    def work_and_sweep(self) -> None:
-        self.work()
-        while self.sweep():
-            self.work()
+    def work_and_sweep(self, *, copies: int = 1, until: Callable[[], bool] = lambda: False) -> None:
+        self.work(copies=copies, until=until)
+        while not until() and self.sweep():
+            self.work(copies=copies, until=until)
 
 
 @pytest.fixture
 def queue(db: None, monkeypatch: pytest.MonkeyPatch) -> WorkQueue:
+    from federated.local_training import use_one_thread  # torch: not for every test
+
     use_one_thread()
     queue = WorkQueue()
     monkeypatch.setattr(Task, "apply_async", lambda self, *args, **kw: queue.add(self, *args, **kw))
@@ -90,8 +97,16 @@ def queue(db: None, monkeypatch: pytest.MonkeyPatch) -> WorkQueue:
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five small hospitals; the smallest has too few patients to take part."""
     folder = tmp_path_factory.mktemp("cohort")
     write_synthetic_cohort(folder, seed=7, scale=0.03)
-    yield folder
+    return folder
+
+
+@pytest.fixture
+def hospitals(db: None, cohort: Path) -> list[Envoy]:
+    """The cohort's hospitals with their rows; the last one has too few patients to take part."""
+    from tests.federation import import_hospitals
+
+    return import_hospitals(cohort)

@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 def serves(demo: Demo, port: int) -> bool:
-    return f"http://localhost:{port}/" in demo.output
+    return f"Serving http://localhost:{port}/" in demo.output
 
 
 def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
@@ -62,12 +62,16 @@ def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
 ) -> None:
     port = free_port()
     with running_demo(tmp_path, "--rounds=2", f"--port={port}") as demo:
+        wait_for(lambda: f"http://localhost:{port}/runs/1/" in demo.output, demo)
+        scientist = Browser(port)
+        scientist.log_in("pass", "pass")
+        assert "Risk tier from diagnoses" in scientist.get("/runs/1/")  # live, while it trains
+
         wait_for(lambda: serves(demo, port), demo)
         assert Browser(port).get("/healthz") == "ok\n"
 
-        doctor, scientist = Browser(port), Browser(port)
-        assert "aspenfell-general" in doctor.log_in("doc", "doc")
-        assert "Finished" in scientist.log_in("pass", "pass")
+        assert "Finished" in Browser(port).log_in("doc", "doc")
+        assert "Finished" in scientist.get("/")
         assert "winterholm-cottage" in scientist.get("/runs/1/")
         scientist.get("/runs/1/live/")
         scientist.get("/runs/1/curves/")

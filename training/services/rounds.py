@@ -18,6 +18,7 @@ from django.utils import timezone
 from diagnoses.models import Snapshot
 from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy
+from envoys.work import MAX_ATTEMPTS, enqueue_due
 from federated.aggregation import ClientUpdate
 from federated.errors import FederatedError
 from federated.params import Params, from_bytes, params_sha256
@@ -38,7 +39,6 @@ from training.services.versions import create_versions
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 5  # of one assignment, before trouble with storage is taken for lasting
 RECORD_SECONDS = 1.0  # updates are recorded together, at least this often
 FINAL_SNAPSHOT = (Snapshot.Status.COMPLETE, Snapshot.Status.FAILED)
 
@@ -490,10 +490,12 @@ def advance_runs() -> None:
 
     It alone recovers a killed worker, a lost message and a lost broker; redelivery only helps.
     """
+    enqueue_due()
     in_doubt = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
     rounds = TrainingRound.objects.filter(run__in=TrainingRun.objects.active())
     for training_round in rounds.collecting().select_related("run"):
         _fail_without_data(training_round)
+        training_round.assignments.give_up()
         # A client that only waits behind another's chunk is not lost.
         if (
             not training_round.assignments.exclude(leased_until=None)

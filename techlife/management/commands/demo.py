@@ -48,8 +48,10 @@ class Command(BaseCommand):
                     check_port_free(options["port"])
                 if options["fresh"]:
                     self.empty_data_folder()
+                settings.PREPARING_FLAG.touch()
                 with Supervisor(settings.DATA_DIR, lock, report=self.stderr.write) as supervisor:
                     self.demonstrate(supervisor, options)
+                    settings.PREPARING_FLAG.unlink(missing_ok=True)
                     if not options["no_serve"]:
                         self.serve(supervisor, options["port"])
         except KeyboardInterrupt:
@@ -58,6 +60,8 @@ class Command(BaseCommand):
                 sys.exit(130)
         except (FederatedError, ProcessError, demonstration.DemonstrationError) as error:
             raise CommandError(str(error)) from error
+        finally:
+            settings.PREPARING_FLAG.unlink(missing_ok=True)
         if options["no_serve"]:
             self.print_peak_memory()
 
@@ -94,8 +98,12 @@ class Command(BaseCommand):
             " demonstration may; elsewhere a doctor of each hospital does"
         )
 
+        if not options["no_serve"]:
+            start_web(supervisor, options["port"])
         wait_for_worker(supervisor)
         run = demonstration.start_or_resume(study, plan, envoys, seed=options["seed"], say=say)
+        if not options["no_serve"]:
+            say(f"Watch it at http://localhost:{options['port']}/runs/{run.pk}/ (pass/pass)")
         demonstration.watch_run(run, supervisor)
         train_seconds, per_round = demonstration.run_seconds(run)
         say(
@@ -125,7 +133,6 @@ class Command(BaseCommand):
             say(f"\nWrote {options['report']}")
 
     def serve(self, supervisor: Supervisor, port: int) -> None:
-        start_web(supervisor, port)
         self.stdout.write(
             f"\nServing http://localhost:{port}/ (log in as doc/doc or pass/pass); Ctrl-C stops"
         )

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+
+from federated.datasets import open_dataset, save_dataset
+from federated.errors import EmptyRoundError, NotFiniteError
+from federated.features import TEST, TRAIN, VALIDATION
+from federated.local_training import train_locally, use_one_thread, validation_metrics
+from federated.params import check_finite, params_sha256, to_bytes
+from federated.plan import LocalTrainingConfig
+from federated.seeds import rng_for
+from tests.federated.builders import AS_IS, make_dataset, make_params
+
+ONE_STEP = LocalTrainingConfig(local_epochs=1, batch_size=8, learning_rate=1.0)
+ZERO = make_params(bias=[0, 0], codes=[[0, 0], [0, 0]], numeric=[[0, 0]])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    use_one_thread()
+
+
+def train(dataset, *, params=ZERO, config=ONE_STEP, seed=0, **options):
+    return train_locally(
+        params, dataset, AS_IS, config, client_id="north", rng=rng_for(seed), **options
+    )
+
+
+def many_rows():
+    rng = rng_for("rows")
+    labels = rng.integers(0, 2, 50)
+    return make_dataset(
+        labels.tolist(), sparse=[[label] for label in labels], numeric=rng.normal(size=50)
+    )
+
+
+def test_one_step_can_be_computed_by_hand():
+    # All parameters zero: both classes have probability 1/2, so each logit's gradient is ±1/2.
+    update = train(make_dataset([1], sparse=[[0]], numeric=[2]))
+    assert update.delta_params["bias"].tolist() == [-0.5, 0.5]
+    assert update.delta_params["codes"].tolist() == [[-0.5, 0.5], [0, 0]]
+    assert update.delta_params["numeric"].tolist() == [[-1, 1]]
+    assert update.metrics["train_loss"] == pytest.approx(np.log(2))
+    assert (update.client_id, update.num_examples) == ("north", 1)
+
+
+def test_weight_decay_shrinks_parameters_before_the_step():
+    config = LocalTrainingConfig(1, batch_size=8, learning_rate=0.5, weight_decay=0.5)
+    params = ZERO | make_params(codes=[[0, 0], [4, 4]])
+    update = train(make_dataset([1], sparse=[[0]]), params=params, config=config)
+    assert update.delta_params["codes"].tolist() == [[-0.25, 0.25], [-1, -1]]  # 4 · 0.25 lost
+
+
+def test_local_training_leaves_the_global_parameters_alone():
+    before = to_bytes(ZERO)
+    train(many_rows())
+    assert to_bytes(ZERO) == before
+
+
+@pytest.mark.parametrize("layer", [{}, {"output.bias": [0, 0], "output.weight": [[1, 0], [0, 1]]}])
+def test_equal_arguments_give_equal_bits_and_another_order_does_not(layer):
+    params = ZERO | make_params(**layer)
+    first, again, other = (
+        train(many_rows(), params=params, config=LocalTrainingConfig(2, batch_size=8), seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert to_bytes(first.delta_params) == to_bytes(again.delta_params)
+    assert first.metrics == again.metrics
+    assert params_sha256(first.delta_params) != params_sha256(other.delta_params)
+
+
+def test_arrays_mapped_from_files_train_to_the_same_bits(tmp_path):
+    save_dataset(many_rows(), tmp_path / "north", schema_sha256="s")
+    mapped = open_dataset(tmp_path / "north", schema_sha256="s")
+    assert to_bytes(train(mapped).delta_params) == to_bytes(train(many_rows()).delta_params)
+
+
+def test_only_labelled_training_rows_are_learned_from():
+    update = train(
+        make_dataset(
+            [1, 0, 0, -1],
+            sparse=[[0], [1], [1], [1]],
+            numeric=[2, 5, 5, 5],
+            splits=[TRAIN, VALIDATION, TEST, TRAIN],
+        )
+    )
+    alone = train(make_dataset([1], sparse=[[0]], numeric=[2]))
+    assert update.num_examples == 1
+    assert to_bytes(update.delta_params) == to_bytes(alone.delta_params)
+
+
+def test_a_sign_of_life_is_given_after_every_step():
+    steps = []
+    dataset = make_dataset([0, 1, 0, 1, 0])
+    train(dataset, config=LocalTrainingConfig(3, batch_size=2), on_batch=lambda: steps.append(1))
+    assert len(steps) == 9  # three epochs of batches of 2, 2 and 1
+
+
+def test_training_lowers_the_loss():
+    once, often = (
+        train(many_rows(), config=LocalTrainingConfig(epochs, batch_size=8)).metrics["train_loss"]
+        for epochs in (1, 20)
+    )
+    assert often < once < np.log(2)
+
+
+def test_a_hospital_with_one_class_trains_to_finite_parameters():
+    update = train(make_dataset([1] * 20), config=LocalTrainingConfig(50, learning_rate=5.0))
+    check_finite(update.delta_params)
+    assert update.delta_params["bias"][1] > 0 > update.delta_params["bias"][0]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [make_dataset([]), make_dataset([-1, -1]), make_dataset([0, 1], splits=[VALIDATION, TEST])],
+    ids=["no row", "no outcome", "nobody to train on"],
+)
+def test_a_hospital_without_an_example_is_refused_by_name(dataset):
+    train(make_dataset([0]))
+    with pytest.raises(EmptyRoundError, match="north has no training example with an outcome"):
+        train(dataset)
+
+
+def test_training_that_diverges_is_refused():
+    with pytest.raises(NotFiniteError, match="is not finite"):
+        train(make_dataset([0, 1], numeric=[1e38, -1e38]), config=LocalTrainingConfig(5))
+
+
+def test_a_model_is_measured_on_the_validation_patients():
+    # Right twice with probability 3/4, on rows to train on it would be wrong.
+    params = ZERO | make_params(codes=[[np.log(3), 0], [0, np.log(3)]])
+    dataset = make_dataset(
+        [0, 1, 1, 0], sparse=[[0], [1], [0], [1]], splits=[VALIDATION, VALIDATION, TRAIN, TRAIN]
+    )
+    metrics = validation_metrics(params, dataset, AS_IS)
+    assert metrics == {
+        "validation_loss": pytest.approx(-np.log(0.75)),
+        "validation_auroc": 1.0,
+        "num_validation": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], {"validation_loss": None, "validation_auroc": None, "num_validation": 0}),
+        (
+            [0, 0],
+            {
+                "validation_loss": pytest.approx(np.log(2)),
+                "validation_auroc": None,
+                "num_validation": 2,
+            },
+        ),
+    ],
+    ids=["nobody", "one class"],
+)
+def test_a_figure_that_the_validation_patients_do_not_define_is_none(labels, expected):
+    dataset = make_dataset(labels, splits=[VALIDATION] * len(labels))
+    assert validation_metrics(ZERO, dataset, AS_IS) == expected
+
+
+def test_a_process_trains_with_one_thread():
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from federated.__main__ import main, read_datasets
+from federated.plan import make_plan
+from federated.simulation import simulate
+from tests.federated.builders import CODE_OF_TIER
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_cohort(data_dir: Path) -> Path:
+    """Two hospitals of sixty patients each."""
+    for name in ("north", "south"):
+        envoy = data_dir / "envoys" / name
+        envoy.mkdir(parents=True)
+        tiers = {f"{name}{number}": number % 3 for number in range(60)}
+        diagnoses = [f"{p},{p},1,{CODE_OF_TIER[tier]},10" for p, tier in tiers.items()]
+        outcomes = [f"{p},{p},{50 + tier},{tier}" for p, tier in tiers.items()]
+        header = "subject_id,hadm_id,seq_num,icd_code,icd_version"
+        (envoy / "diagnoses_icd.csv").write_text("\n".join([header, *diagnoses]))
+        (envoy / "outcomes.csv").write_text(
+            "\n".join(["subject_id,hadm_id,age,risk_tier", *outcomes])
+        )
+    return data_dir
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "federated", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_cohort_folder_is_trained_on_and_reported_as_json(tmp_path):
+    data_dir = write_cohort(tmp_path)
+    done = run(str(data_dir), "--rounds", "1", "--seed", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    here = simulate(
+        read_datasets(data_dir, "risk_tier"), make_plan(target="risk_tier", num_rounds=1), seed=3
+    )
+    assert report["final_sha256"] == here.final_sha256
+    assert [envoy["name"] for envoy in report["envoys"]] == ["north", "south"]
+    assert {"pooled_test", "mean_of_envoys"} <= set(report)
+
+
+def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_1():
+    done = run("nowhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("federated: nowhere: no cohort: neither envoys/<name>/")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--target", "mortality"], "federated: no target is called 'mortality'"),
+        (["--network", "transformer"], "federated: no network is called 'transformer'"),
+        (["--strategy", "median"], "federated: no strategy is called 'median'"),
+        (["--rounds", "0"], "federated: a run has at least one round, not 0"),
+        (["--target", "died_in_hospital"], "federated: no hospital sent feature statistics"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_words(tmp_path, monkeypatch, option, words):
+    data_dir = write_cohort(tmp_path)  # it does not say who died
+    monkeypatch.setattr(sys, "argv", ["federated", str(data_dir), *option])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert str(stopped.value.code).startswith(words)

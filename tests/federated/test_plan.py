@@ -1,0 +1,149 @@
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from federated.errors import (
+    InvalidPlanError,
+    UnknownNetworkError,
+    UnknownStrategyError,
+    UnknownTargetError,
+)
+from federated.features import feature_schema
+from federated.icd import vocabulary_sha256
+from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan, plan_sha256
+
+PLAN = make_plan(target="risk_tier")
+CHANGES = {
+    "study": "other-study",
+    "dataset": "wearables",
+    "target": "readmitted_30d",
+    "target_definition": "Another one.",
+    "network": "shallow_network",
+    "strategy": None,  # there is one only
+    "num_rounds": 11,
+    "local_training": LocalTrainingConfig(local_epochs=7),
+    "min_examples": 21,
+    "min_contributors": 4,
+    "schema_sha256": "0" * 64,
+    "vocabulary_sha256": "0" * 64,
+    "leaves_the_hospital": ("everything",),
+    "stays_in_the_hospital": (),
+}
+
+
+def through_json(plan):
+    return json.loads(json.dumps(plan.to_json()))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        make_plan(
+            target="died_in_hospital",
+            network="shallow_network",
+            num_rounds=3,
+            local_training=LocalTrainingConfig(1, 8, 0.1, 0.01),
+        ),
+    ],
+)
+def test_a_plan_comes_back_from_json_as_it_was(plan):
+    back = TrainingPlan.from_json(through_json(plan))
+    assert back == plan
+    assert back.sha256 == plan.sha256 == plan_sha256(through_json(plan))
+
+
+def test_a_plan_names_definition_inputs_and_vocabulary():
+    assert PLAN.target_definition.startswith("As given by the source.")
+    assert PLAN.schema_sha256 == feature_schema("risk_tier").sha256
+    assert PLAN.vocabulary_sha256 == vocabulary_sha256()
+
+
+def test_every_field_is_among_the_changes_tried_below():
+    assert set(CHANGES) == {field.name for field in fields(TrainingPlan)}
+
+
+@pytest.mark.parametrize("name", sorted(set(CHANGES) - {"strategy"}))
+def test_another_value_of_any_field_is_another_hash(name):
+    assert replace(PLAN, **{name: CHANGES[name]}).sha256 != PLAN.sha256
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(LocalTrainingConfig)])
+def test_another_way_to_train_is_another_hash(name):
+    config = replace(PLAN.local_training, **{name: 0.5 if name.endswith(("rate", "decay")) else 9})
+    assert replace(PLAN, local_training=config).sha256 != PLAN.sha256
+
+
+def test_another_strategy_is_another_hash():
+    assert plan_sha256(PLAN.to_json() | {"strategy": "median"}) != PLAN.sha256
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys():
+    plain = PLAN.to_json()
+    assert plan_sha256(dict(reversed(plain.items()))) == PLAN.sha256
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ({"upload_rows": True}, "a plan with missing or unknown fields: upload_rows"),
+        ({"seed": None}, "a plan with missing or unknown fields: seed"),
+        ({"local_training": {"optimizer": "adam"}}, "local_training with .*optimizer"),
+        ({"local_training": {}}, "local_training with .*batch_size"),
+        ({"local_training": None}, "local_training is no JSON object"),
+        ({"num_rounds": 0}, "a run has at least one round, not 0"),
+    ],
+)
+def test_a_plan_with_another_field_or_out_of_range_is_refused(plain, words):
+    TrainingPlan.from_json(PLAN.to_json())
+    with pytest.raises(InvalidPlanError, match=words):
+        TrainingPlan.from_json(PLAN.to_json() | plain)
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_a_plan_without_one_of_its_fields_is_refused(name):
+    plain = PLAN.to_json()
+    del plain[name]
+    with pytest.raises(InvalidPlanError, match=f"missing or unknown fields: {name}"):
+        TrainingPlan.from_json(plain)
+
+
+def test_what_is_no_object_is_no_plan():
+    with pytest.raises(InvalidPlanError, match="a plan is no JSON object"):
+        TrainingPlan.from_json([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"local_epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": -0.1},
+        {"learning_rate": 100.0},
+        {"learning_rate": float("nan")},
+        {"weight_decay": -0.1},
+        {"weight_decay": 1.0},
+        {"weight_decay": float("nan")},
+    ],
+)
+def test_local_training_out_of_range_is_refused(values):
+    LocalTrainingConfig(local_epochs=1, batch_size=1, learning_rate=99.9, weight_decay=0.0)
+    with pytest.raises(InvalidPlanError):
+        LocalTrainingConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"target": "mortality"}, UnknownTargetError),
+        ({"network": "transformer"}, UnknownNetworkError),
+        ({"strategy": "median"}, UnknownStrategyError),
+    ],
+)
+def test_a_plan_that_names_what_there_is_not_is_refused(values, error):
+    with pytest.raises(error, match="there are"):
+        make_plan(**{"target": "risk_tier", **values})
+    with pytest.raises(error, match="there are"):
+        TrainingPlan.from_json(PLAN.to_json() | values)

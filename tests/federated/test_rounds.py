@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from federated.aggregation import ClientUpdate
+from federated.errors import EmptyRoundError, NotFiniteError, ShapeMismatchError
+from federated.features import TEST, feature_schema
+from federated.params import params_sha256
+from federated.rounds import check_update, client_update, first_params, next_params, takes_part
+from federated.scaling import feature_statistics, pooled_scaling
+from tests.federated.builders import (
+    as_lists,
+    make_dataset,
+    make_hospital,
+    make_params,
+    small_plan,
+)
+
+GLOBAL = make_params(bias=[1, 2])
+
+
+def update(*, num_examples=1, **delta_params):
+    return ClientUpdate("north", make_params(**delta_params), num_examples)
+
+
+def trained(**changes):
+    hospital = make_hospital(30)
+    plan = small_plan()
+    options = {"seed": 0, "round_number": 1, "client_id": "north", **changes}
+    return client_update(
+        plan,
+        first_params(plan, seed=0),
+        hospital,
+        pooled_scaling([feature_statistics(hospital)]),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("network", ["logistic_regression", "shallow_network"])
+def test_a_run_starts_from_parameters_that_its_seed_decides(network):
+    plan = small_plan(network=network)
+    first, again, other = (first_params(plan, seed=seed) for seed in (0, 0, 1))
+    assert params_sha256(first) == params_sha256(again)
+    assert (params_sha256(first) == params_sha256(other)) == (network == "logistic_regression")
+    assert len(first["codes"]) == len(feature_schema("risk_tier").sparse_inputs)
+
+
+@pytest.mark.parametrize(("target", "num_classes"), [("risk_tier", 3), ("readmitted_30d", 2)])
+def test_a_model_has_as_many_outputs_as_its_target_has_classes(target, num_classes):
+    assert first_params(small_plan(target=target), seed=0)["bias"].shape == (num_classes,)
+
+
+def test_work_done_again_gives_the_same_bits_and_the_same_metrics():
+    first, again = trained(), trained()
+    assert params_sha256(first.delta_params) == params_sha256(again.delta_params)
+    assert first.metrics == again.metrics
+    assert set(first.metrics) == {
+        "train_loss",
+        "validation_loss",
+        "validation_auroc",
+        "num_validation",
+    }
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"round_number": 2}, {"client_id": "south"}])
+def test_another_seed_round_or_hospital_sees_its_examples_in_another_order(changes):
+    assert params_sha256(trained(**changes).delta_params) != params_sha256(trained().delta_params)
+
+
+def test_the_metrics_are_those_of_the_model_that_the_round_started_from():
+    assert trained().metrics["validation_loss"] == pytest.approx(np.log(3))  # it knew nothing yet
+
+
+def test_the_next_parameters_are_those_that_the_plans_strategy_makes():
+    updates = [update(bias=[4, 0]), update(num_examples=3, bias=[0, 4])]
+    assert as_lists(next_params(small_plan(), GLOBAL, updates)) == {"bias": [2, 5]}
+
+
+@pytest.mark.parametrize(
+    ("refused", "error", "words"),
+    [
+        (update(bias=[1, 2, 3]), ShapeMismatchError, "'bias' is float32"),
+        (update(other=[1, 2]), ShapeMismatchError, "'bias' is missing"),
+        (update(bias=[1, 2], other=[1]), ShapeMismatchError, "'other' is not part of the model"),
+        (update(bias=[1, np.nan]), NotFiniteError, "'bias' is not finite"),
+        (update(bias=[np.inf, 1]), NotFiniteError, "'bias' is not finite"),
+        (update(bias=[1, 2], num_examples=0), EmptyRoundError, "north holds no example"),
+        (update(bias=[1, 2], num_examples=-5), EmptyRoundError, "north holds no example"),
+    ],
+    ids=["shape", "name", "extra", "nan", "infinite", "no example", "negative"],
+)
+def test_an_update_that_must_not_count_is_refused_in_words(refused, error, words):
+    check_update(GLOBAL, update(bias=[1, 2]))
+    with pytest.raises(error, match=words):
+        check_update(GLOBAL, refused)
+
+
+def test_a_hospital_takes_part_from_the_smallest_number_of_labelled_patients():
+    plan = small_plan(min_examples=20)
+    enough = make_dataset([0] * 20)
+    assert takes_part(plan, enough)
+    assert not takes_part(plan, make_dataset([0] * 19))
+    assert not takes_part(plan, make_dataset([0] * 19 + [-1]))
+    assert not takes_part(plan, replace(enough, patients=np.zeros(20, np.int32)))  # one patient
+
+
+def test_a_hospital_with_nobody_to_train_on_does_not_take_part():
+    plan = small_plan(min_examples=1)
+    assert takes_part(plan, make_dataset([0]))
+    assert not takes_part(plan, make_dataset([0] * 30, splits=[TEST] * 30))
+    assert not takes_part(small_plan(min_examples=0), make_dataset([]))

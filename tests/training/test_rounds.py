@@ -1,0 +1,532 @@
+import numpy as np
+import pytest
+from django.utils import timezone
+
+from diagnoses.models import Snapshot
+from diagnoses.services import export_now
+from federated.__main__ import read_datasets
+from federated.params import Params, to_bytes
+from federated.simulation import simulate
+from tests.federation import (
+    approved_plan,
+    assignment_of,
+    break_storage,
+    expire_lease,
+    finish,
+    make_hospital,
+    object_path,
+    pass_deadline,
+    start,
+    start_round,
+)
+from training import services
+from training.errors import ConflictError, RefusedUpdateError
+from training.models import (
+    ModelVersion,
+    ReceivedUpdate,
+    RoundAssignment,
+    TrainingRound,
+    TrainingRun,
+)
+from training.objects import load_base_params, load_params, params_key
+
+pytestmark = pytest.mark.django_db
+
+Status, Verdict = RoundAssignment.Status, ReceivedUpdate.Verdict
+
+
+def delta_of(training_round: TrainingRound, value: float = 0.5) -> Params:
+    base_params = load_params(training_round.base_sha256)
+    return {name: np.full_like(array, value) for name, array in base_params.items()}
+
+
+def state_of(run: TrainingRun) -> dict[str, object]:
+    """All that a second delivery could change, without what tells the time."""
+    run.refresh_from_db()
+    rounds = run.rounds.values_list("number", "status", "base_sha256", "result_sha256")
+    updates = ReceivedUpdate.objects.filter(assignment__training_round__run=run)
+    assignments = RoundAssignment.objects.filter(training_round__run=run)
+    return {
+        "run": (run.status, run.reason, run.params_sha256, run.final_sha256, run.finished_at),
+        "rounds": list(rounds),
+        "assignments": list(assignments.values_list("pk", "status", "attempt", "submitted_at")),
+        "updates": list(updates.values_list("pk", "sha256", "verdict")),
+        "versions": list(run.versions.values_list("pk", "envoy", "number", "params_sha256")),
+    }
+
+
+# --- The whole run -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["logistic_regression", "shallow_network"])
+def test_a_served_run_ends_in_the_bits_of_a_simulation_on_the_same_exports(
+    queue, hospitals, network
+):
+    study = services.study_for("risk_tier", network=network)
+    run = finish(hospitals, queue, study=study, seed=3)
+
+    export_now(hospitals[-1])  # sat out, so that nothing was exported
+    datasets = read_datasets(object_path(""), "risk_tier")
+    assert sorted(datasets) == [envoy.slug for envoy in hospitals]
+    simulated = simulate(datasets, approved_plan(study, []), seed=3)
+    assert run.final_sha256 == simulated.final_sha256
+    assert list(simulated.client_ids) == [envoy.slug for envoy in hospitals[:-1]]
+    assert run.scaling["mean"] == list(simulated.scaling.mean)
+
+
+def test_another_seed_ends_in_other_bits_and_the_same_seed_in_the_same(queue, hospitals):
+    study = services.study_for("risk_tier", network="shallow_network")
+    first, again, other = (finish(hospitals, queue, study=study, seed=seed) for seed in (1, 1, 2))
+    assert first.final_sha256 == again.final_sha256 != other.final_sha256
+
+
+def test_every_message_delivered_twice_ends_in_the_same_bits_and_rows(queue, hospitals):
+    once = finish(hospitals, queue)
+    twice = start(hospitals)
+    queue.work_and_sweep(copies=2)
+
+    twice.refresh_from_db()
+    assert twice.final_sha256 == once.final_sha256
+    assert not queue.refusals
+    for run in (once, twice):
+        assert run.rounds.count() == 3
+        updates = ReceivedUpdate.objects.filter(assignment__training_round__run=run)
+        assert updates.count() == 3 * 4
+        assert run.versions.of_federation().count() == 1
+        assert run.versions.exclude(envoy=None).count() == 4
+        attempts = RoundAssignment.objects.filter(training_round__run=run)
+        assert set(attempts.values_list("attempt", flat=True)) == {1}
+
+
+def test_round_0_waits_until_every_hospital_has_frozen_its_data(queue, hospitals):
+    run = start(hospitals)
+    exports = queue.names()
+    assert exports == ["export_diagnoses_task"] * 4
+    queue.work(until=lambda: Snapshot.objects.filter(status="COMPLETE").count() == 3)
+    assert "train_clients_task" not in queue.sweep()
+
+    queue.work_and_sweep()
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FINISHED
+
+
+def test_a_pinned_hospital_gets_a_message_of_its_own_on_its_own_queue(queue, hospitals):
+    pinned = hospitals[1]
+    pinned.queue = "its-own-host"
+    pinned.save(update_fields=["queue"])
+    training_round = start_round(hospitals, queue)
+
+    queue.commit()
+    chunks = [args[0] for _, args in queue.messages]
+    assert queue.queues[-3:] == [None, None, "its-own-host"]
+    assert chunks[-1] == [assignment_of(training_round, pinned).pk]
+    assert sorted(pk for chunk in chunks for pk in chunk) == sorted(
+        training_round.assignments.values_list("pk", flat=True)
+    )
+
+
+# --- Twice -------------------------------------------------------------------------------------
+
+
+def test_training_clients_closing_and_aggregating_again_change_nothing(queue, hospitals):
+    training_round = start_round(hospitals, queue)
+    run = training_round.run
+    for _, (assignment_ids,) in list(queue.messages):
+        services.train_clients(assignment_ids)
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.AGGREGATED
+    before = state_of(run)
+
+    for _, (assignment_ids,) in list(queue.messages):
+        services.train_clients(assignment_ids)
+    assert services.close_round(training_round) is False
+    assert services.aggregate_round(training_round) is False
+    assert state_of(run) == before
+
+    queue.work_and_sweep()
+    assert state_of(run)["run"][0] == TrainingRun.Status.FINISHED  # type: ignore[index]
+
+
+def test_two_workers_that_aggregate_the_same_round_make_one_version(queue, hospitals, monkeypatch):
+    training_round = start_round(hospitals, queue)
+    run = training_round.run
+    from training.services import rounds
+
+    create_versions = rounds.create_versions
+
+    def while_another_worker_aggregates(training_round, *args):
+        monkeypatch.setattr(rounds, "create_versions", create_versions)
+        assert services.aggregate_round(training_round) is True
+        return create_versions(training_round, *args)
+
+    monkeypatch.setattr(rounds, "create_versions", while_another_worker_aggregates)
+    queue.work_and_sweep()
+
+    assert run.versions.of_federation().count() == 1
+    assert ModelVersion.objects.exclude(envoy=None).count() == 4
+
+
+def test_the_same_update_again_gets_the_same_answer_and_another_is_a_conflict(queue, hospitals):
+    training_round = start_round(hospitals, queue)
+    assignment = assignment_of(training_round, hospitals[0])
+    content = to_bytes(delta_of(training_round))
+
+    first = services.receive_update(assignment, content, num_examples=10, metrics={})
+    again = services.receive_update(assignment, content, num_examples=10, metrics={})
+    assert again == first
+    assert first.verdict == Verdict.ACCEPTED
+    other = to_bytes(delta_of(training_round, 0.25))
+    with pytest.raises(ConflictError, match=f"{hospitals[0]}: the update {first.sha256[:12]} has"):
+        services.receive_update(assignment, other, num_examples=10, metrics={})
+    assert assignment.updates.count() == 1
+
+
+# --- Leases ------------------------------------------------------------------------------------
+
+
+def test_an_assignment_whose_lease_ran_out_is_taken_over_and_one_whose_lease_lives_is_not(
+    queue, hospitals
+):
+    training_round = start_round(hospitals, queue)
+    lost, living = (assignment_of(training_round, envoy) for envoy in hospitals[:2])
+    for assignment in (lost, living):  # two workers claim, and are not heard of again
+        assert RoundAssignment.objects.claim([assignment.pk])
+    expire_lease(lost)
+
+    services.train_clients([lost.pk, living.pk])
+    lost.refresh_from_db()
+    living.refresh_from_db()
+    assert (lost.status, lost.attempt) == (Status.SUBMITTED, 2)
+    assert (living.status, living.attempt) == (Status.TRAINING, 1)
+    assert lost.leased_until is None
+    assert living.leased_until is not None
+    assert living.leased_until > timezone.now()
+
+
+def test_a_worker_that_was_given_up_and_comes_back_counts_once(queue, hospitals, monkeypatch):
+    training_round = start_round(hospitals, queue)
+    slow = assignment_of(training_round, hospitals[0])
+    from training.services import rounds
+
+    train_client = rounds._train_client
+
+    def while_another_worker_takes_over(assignment, heartbeat):
+        monkeypatch.setattr(rounds, "_train_client", train_client)
+        expire_lease(assignment)
+        services.train_clients([assignment.pk])
+        return train_client(assignment, heartbeat)
+
+    monkeypatch.setattr(rounds, "_train_client", while_another_worker_takes_over)
+    services.train_clients([slow.pk])
+
+    slow.refresh_from_db()
+    assert (slow.status, slow.attempt) == (Status.SUBMITTED, 2)
+    assert slow.updates.count() == 1
+
+
+def test_a_heartbeat_renews_the_leases_of_its_holder_only(queue, hospitals, settings):
+    training_round = start_round(hospitals, queue)
+    mine, other = (assignment_of(training_round, envoy) for envoy in hospitals[:2])
+    (mine,) = RoundAssignment.objects.claim([mine.pk])
+    (other,) = RoundAssignment.objects.claim([other.pk])
+    settings.LEASE_SECONDS = 600
+    from training.services.rounds import Heartbeat
+
+    heartbeat = Heartbeat(mine.holder)
+    heartbeat()  # too soon after the claim: no write
+    heartbeat._renewed_at -= 600
+    heartbeat()
+    leases = {
+        assignment.pk: assignment.leased_until
+        for assignment in RoundAssignment.objects.filter(pk__in=[mine.pk, other.pk])
+    }
+    assert leases[mine.pk] > mine.leased_until
+    assert leases[other.pk] == other.leased_until
+
+
+# --- Updates that must not count ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "num_examples", "reason"),
+    [
+        (lambda delta: delta | {"bias": delta["bias"][:2]}, 10, "'bias' is float32(2,)"),
+        (lambda delta: delta | {"bias": delta["bias"] * np.nan}, 10, "'bias' is not finite"),
+        (lambda delta: {"bias": delta["bias"]}, 10, "'codes' is missing"),
+        (lambda delta: delta, 0, "holds no example"),
+        (lambda delta: b"a picture of a cat", 10, "not a readable parameter file"),
+        (lambda delta: to_bytes(delta)[:1000], 10, "not a readable parameter file"),
+    ],
+    ids=["wrong shape", "NaN", "missing", "no examples", "unreadable", "cut short"],
+)
+def test_an_update_that_must_not_count_is_refused_and_kept_with_the_reason(
+    queue, hospitals, spoil, num_examples, reason
+):
+    training_round = start_round(hospitals, queue)
+    assignment = assignment_of(training_round, hospitals[0])
+    spoilt = spoil(delta_of(training_round))
+    content = spoilt if isinstance(spoilt, bytes) else to_bytes(spoilt)
+
+    with pytest.raises(RefusedUpdateError) as refusal:
+        services.receive_update(assignment, content, num_examples=num_examples, metrics={})
+    assert reason in str(refusal.value)
+    assert hospitals[0].name in str(refusal.value)
+    kept = assignment.updates.get()
+    assert kept.verdict == Verdict.REFUSED
+    assert reason in kept.reason
+    assignment.refresh_from_db()
+    assert assignment.status == Status.PENDING
+
+    queue.work_and_sweep()
+    assert run_status(training_round) == TrainingRun.Status.FINISHED
+    lineage = ModelVersion.objects.of_federation().get().manifest["lineage"]["updates"]
+    assert len(lineage) == 4
+
+
+def run_status(training_round: TrainingRound) -> str:
+    return TrainingRun.objects.get(pk=training_round.run_id).status
+
+
+def test_a_late_update_is_kept_and_not_counted(queue, hospitals):
+    training_round = start_round(hospitals, queue, quorum=3)
+    late = assignment_of(training_round, hospitals[0])
+    content = to_bytes(delta_of(training_round, 100.0))
+    others = training_round.assignments.exclude(pk=late.pk)
+    services.train_clients(list(others.values_list("pk", flat=True)))
+    pass_deadline(training_round)
+    assert services.close_round(training_round) is True
+    before = TrainingRound.objects.get(pk=training_round.pk).result_sha256
+
+    with pytest.raises(RefusedUpdateError, match="came after the round was closed"):
+        services.receive_update(late, content, num_examples=10, metrics={})
+    kept = late.updates.get()
+    assert (kept.verdict, kept.num_examples) == (Verdict.LATE, 10)
+    assert object_path(params_key(kept.sha256)).exists()
+    late.refresh_from_db()
+    assert late.status == Status.MISSED
+    assert TrainingRound.objects.get(pk=training_round.pk).result_sha256 == before
+
+
+@pytest.mark.parametrize("trouble", ["deleted", "damaged"])
+def test_an_update_lost_before_the_aggregation_is_asked_for_again_and_ends_in_the_same_bits(
+    queue, hospitals, trouble
+):
+    undisturbed = finish(hospitals, queue)
+    training_round = start_round(hospitals, queue)
+    victim = assignment_of(training_round, hospitals[2])
+    services.train_clients([victim.pk])
+    path = object_path(params_key(victim.updates.get().sha256))
+    if trouble == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"\0" + path.read_bytes()[1:])
+
+    queue.work()
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.COLLECTING
+    victim.refresh_from_db()
+    assert victim.status == Status.PENDING
+    assert path.name in victim.reason
+
+    queue.work_and_sweep()
+    run = training_round.run
+    run.refresh_from_db()
+    assert run.final_sha256 == undisturbed.final_sha256
+    verdicts = victim.updates.order_by("pk").values_list("verdict", flat=True)
+    assert list(verdicts) == [Verdict.REFUSED, Verdict.ACCEPTED]
+
+
+def test_a_lost_update_of_a_round_past_its_deadline_gets_its_time_again(queue, hospitals):
+    undisturbed = finish(hospitals, queue)
+    training_round = start_round(hospitals, queue)
+    victim = assignment_of(training_round, hospitals[2])
+    services.train_clients([victim.pk])
+    object_path(params_key(victim.updates.get().sha256)).unlink()
+    services.train_clients(list(training_round.assignments.values_list("pk", flat=True)[1:]))
+    pass_deadline(training_round)
+
+    queue.work_and_sweep()
+    run = training_round.run
+    run.refresh_from_db()
+    assert run.final_sha256 == undisturbed.final_sha256
+
+
+def test_base_parameters_lost_before_the_aggregation_fail_the_run_in_words(queue, hospitals):
+    training_round = start_round(hospitals, queue)
+    first, *others = training_round.assignments.values_list("pk", flat=True)
+    services.train_clients(others)
+    path = object_path(params_key(training_round.base_sha256))
+    services.train_clients([])  # the workers have the parameters in memory
+    assert load_base_params(training_round.base_sha256)
+    path.unlink()
+
+    services.train_clients([first])
+    run = training_round.run
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FAILED
+    assert path.name in run.reason
+    assert "missing" in run.reason
+
+
+# --- Deadline and quorum -----------------------------------------------------------------------
+
+
+def test_a_deadline_with_a_quorum_goes_on_and_marks_who_was_missed(queue, hospitals):
+    training_round = start_round(hospitals, queue, quorum=3)
+    missed = assignment_of(training_round, hospitals[0])
+    RoundAssignment.objects.claim([missed.pk])  # a worker that hangs
+    queue.work()
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.COLLECTING
+
+    pass_deadline(training_round)
+    queue.work_and_sweep()
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.AGGREGATED
+    missed.refresh_from_db()
+    assert (missed.status, missed.reason) == (Status.MISSED, "no update before the deadline")
+    assert run_status(training_round) == TrainingRun.Status.FINISHED  # it was there in round 2
+    version = training_round.run.versions.of_federation().get()
+    assert len(version.manifest["lineage"]["updates"]) == 4
+
+
+def test_a_deadline_without_a_quorum_fails_round_and_run_and_names_the_hospitals(queue, hospitals):
+    training_round = start_round(hospitals, queue, quorum=3)
+    for envoy in hospitals[:2]:
+        RoundAssignment.objects.claim([assignment_of(training_round, envoy).pk])
+    queue.work()
+
+    pass_deadline(training_round)
+    queue.work_and_sweep()
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.FAILED
+    run = training_round.run
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FAILED
+    assert run.reason.startswith("Round 1: 2 of 3 needed updates came in. ")
+    for envoy in hospitals[:2]:
+        assert f"{envoy}: no update before the deadline" in run.reason
+    assert hospitals[2].name not in run.reason
+    assert run.finished_at is not None
+
+
+def test_a_round_before_its_deadline_waits_for_the_last_hospital_even_with_a_quorum(
+    queue, hospitals
+):
+    training_round = start_round(hospitals, queue, quorum=1)
+    last = assignment_of(training_round, hospitals[0])
+    others = training_round.assignments.exclude(pk=last.pk)
+    services.train_clients(list(others.values_list("pk", flat=True)))
+    assert services.close_round(training_round) is False
+
+    services.train_clients([last.pk])
+    training_round.refresh_from_db()
+    assert training_round.status == TrainingRound.Status.AGGREGATED
+
+
+# --- Hospitals in trouble ----------------------------------------------------------------------
+
+
+def test_a_hospital_whose_storage_cannot_be_written_sits_out_and_the_others_finish(
+    queue, hospitals
+):
+    run = start(hospitals)
+    broken = hospitals[1]
+    break_storage(broken)
+    queue.work_and_sweep()
+
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FINISHED
+    participant = run.participants.get(envoy=broken)
+    assert participant.snapshot is not None
+    assert participant.snapshot.status == Snapshot.Status.FAILED
+    assert "could not be written" in participant.snapshot.reason
+    assert participant.sits_out_because.startswith("Its data could not be frozen: ")
+    assert "could not be written" in participant.sits_out_because
+    assert not run.rounds.get(number=1).assignments.filter(envoy=broken).exists()
+    lineage = run.versions.of_federation().get().manifest["lineage"]["updates"]
+    assert [update["envoy"] for update in lineage] == [
+        envoy.slug for envoy in hospitals[:-1] if envoy != broken
+    ]
+
+
+def test_a_hospital_whose_own_model_cannot_be_stored_is_noted_and_the_run_finishes(
+    queue, hospitals
+):
+    training_round = start_round(hospitals, queue)
+    broken = hospitals[1]
+    break_storage(broken)
+    queue.work_and_sweep()
+
+    run = training_round.run
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FINISHED
+    assert run.reason.startswith(f"{broken}'s own model was not stored: ")
+    assert not run.versions.filter(envoy=broken).exists()
+    assert run.versions.exclude(envoy=None).count() == 3
+
+
+def test_storage_that_comes_back_is_tried_again_after_a_lease(queue, hospitals):
+    training_round = start_round(hospitals, queue)
+    updates = object_path("updates")
+    load_base_params(training_round.base_sha256)
+    updates.rename(updates.with_name("aside"))
+    updates.write_bytes(b"")  # the director's storage is out of reach
+    queue.work()
+    waiting = training_round.assignments.filter(status=Status.PENDING)
+    assert waiting.count() == 4
+    assert all("could not be written" in assignment.reason for assignment in waiting)
+
+    updates.unlink()
+    updates.with_name("aside").rename(updates)
+    assert queue.sweep() == []  # a moment ago it was tried
+    for assignment in waiting:
+        expire_lease(assignment)
+    queue.work_and_sweep()
+    assert run_status(training_round) == TrainingRun.Status.FINISHED
+    assert set(training_round.assignments.values_list("attempt", "reason")) == {(2, "")}
+
+
+def test_an_empty_hospital_and_one_with_too_few_patients_sit_out_and_the_others_train(
+    queue, hospitals
+):
+    empty = make_hospital("Empty", num_patients=0)
+    few = make_hospital("Few", num_patients=12)
+    run = finish([*hospitals, empty, few], queue)
+
+    reasons = dict(run.participants.values_list("envoy__name", "sits_out_because"))
+    assert reasons["Empty"] == "Empty: 0 of 20 patients with an outcome"
+    assert reasons["Few"] == "Few: 12 of 20 patients with an outcome"
+    assert reasons[hospitals[0].name] == ""
+    assert set(run.rounds.get(number=1).assignments.values_list("envoy__name", flat=True)) == {
+        envoy.name for envoy in hospitals[:-1]
+    }
+
+
+def test_a_hospital_with_one_class_trains(queue, hospitals):
+    low_only = make_hospital("Low only", num_patients=30, risk_tiers=(0,))
+    run = finish([*hospitals[:2], low_only], queue)
+
+    update = ReceivedUpdate.objects.get(
+        assignment__envoy=low_only, assignment__training_round__number=2
+    )
+    assert update.verdict == Verdict.ACCEPTED
+    assert update.metrics["validation_auroc"] is None
+    assert update.metrics["validation_loss"] is not None
+    assert run.versions.filter(envoy=low_only).exists()
+
+
+@pytest.mark.parametrize("field", ["schema_sha256", "vocabulary_sha256"])
+def test_a_plan_of_another_vocabulary_refuses_the_round_in_words(queue, hospitals, field):
+    run = start(hospitals[:1])
+    queue.work()
+    TrainingRun.objects.filter(pk=run.pk).update(plan=run.plan | {field: "0" * 64})
+    queue.sweep()
+    queue.work()
+
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FAILED
+    assert f"{hospitals[0]}: the plan was made with the inputs" in run.reason
+    assert "vocabulary" in run.reason
+    assert "make a new package" in run.reason
+    assert run.rounds.get().status == TrainingRound.Status.FAILED

@@ -33,7 +33,8 @@ def local_secret(name: str) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # diagnoses will lie in it
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         fresh = path.with_name(f".{name}.{secrets.token_hex(8)}")
         fresh.touch(mode=0o600)
         fresh.write_text(secrets.token_urlsafe(48))
@@ -117,6 +118,8 @@ PREPARING_FLAG = DATA_DIR / "preparing"
 
 # Database. SQLite in IMMEDIATE mode: with deferred transactions two writers lose work to
 # "database is locked" instead of waiting their turn.
+if not EMBEDDED and not env.str("DATABASE_URL", default=""):
+    raise ImproperlyConfigured("DATABASE_URL must be set in production")
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {

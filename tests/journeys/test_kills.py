@@ -1,5 +1,6 @@
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_run_survives_killed_children_and_a_killed_worker_to_the_same_bytes(
     write_synthetic_cohort(cohort, seed=3, scale=0.5)
     with running_demo(tmp_path, f"--data={cohort}", ROUNDS, "--no-serve", **QUICK_RECOVERY) as demo:
         for after_round in (1, 8):
-            child = wait_for(lambda after=after_round: training_process(demo, after), demo)
+            child = wait_for(partial(training_process, demo, after_round), demo)
             os.kill(child, signal.SIGKILL)
 
         wait_for(lambda: training_process(demo, 16), demo)

@@ -3,10 +3,13 @@ import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import psycopg2
 import pytest
 import redis
+from moto.server import ThreadedMotoServer
 
 from federated.synthetic import write_synthetic_cohort
 from tests.journeys.product import running_demo, simulate
@@ -58,15 +61,47 @@ def redis_url() -> Iterator[str]:
     pytest.fail("no database of the Redis server is empty")
 
 
+@pytest.fixture
+def s3_environment() -> Iterator[dict[str, str]]:
+    """An S3 server in this process, with a bucket for the director and one for the envoys."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    environment = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "DIRECTOR_S3_BUCKET_NAME": "director",
+        "ENVOY_S3_BUCKET_NAME": "envoys",
+    }
+    client = s3_client(environment)
+    for bucket in ("director", "envoys"):
+        client.create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-north-1"}
+        )
+    yield environment
+    server.stop()
+
+
+def s3_client(environment: dict[str, str]) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_S3_ENDPOINT_URL"],
+        region_name="eu-north-1",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
 def test_a_run_ends_in_the_same_bytes_on_both_stacks(
-    tmp_path: Path, database_url: str, redis_url: str
+    tmp_path: Path, database_url: str, redis_url: str, s3_environment: dict[str, str]
 ) -> None:
     cohort = tmp_path / "cohort"
     write_synthetic_cohort(cohort, seed=5, scale=0.3)
     hashes = {"simulation": simulate(cohort, ROUNDS)}
     stacks = {
         "embedded": {},
-        "services": {"DATABASE_URL": database_url, "REDIS_URL": redis_url},
+        "services": {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **s3_environment},
     }
     for stack, environment in stacks.items():
         folder = tmp_path / stack
@@ -78,3 +113,7 @@ def test_a_run_ends_in_the_same_bytes_on_both_stacks(
         cursor.execute("select count(*) from training_modelversion where envoy_id is null")
         assert cursor.fetchone() == (1,)  # the run was in PostgreSQL
     connection.close()
+    delivered = s3_client(s3_environment).list_objects_v2(
+        Bucket="envoys", Prefix="envoys/winterholm-cottage/global_model/"
+    )
+    assert delivered["KeyCount"] == 3  # and its model went to S3

@@ -5,7 +5,6 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from federated.cohorts import AdmissionRecord, CodedDiagnosis
 from federated.datasets import ClientDataset, build_dataset
@@ -109,8 +108,3 @@ def small_plan(**changes: Any) -> TrainingPlan:
 
 def as_lists(params: Params) -> dict[str, Any]:
     return {name: params[name].tolist() for name in sorted(params)}
-
-
-def first_row(array: NDArray[Any]) -> list[Any]:
-    row: list[Any] = array[0].tolist()
-    return row

@@ -76,7 +76,8 @@ def test_a_row_scores_the_same_alone_and_among_others(network):
 
 def test_probabilities_sum_to_one_and_large_scores_do_not_overflow():
     probabilities = softmax(np.array([[0, 0], [np.log(3), 0], [1e4, -1e4]], np.float32))
-    np.testing.assert_allclose(probabilities, [[0.5, 0.5], [0.75, 0.25], [1, 0]], rtol=1e-6)
+    expected = np.array([[0.5, 0.5], [0.75, 0.25], [1, 0]])
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-6)
 
 
 def test_logistic_regression_starts_at_zero():

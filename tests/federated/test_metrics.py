@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from federated.metrics import UNDEFINED, Metrics, auroc, cross_entropy, mean_of, measure
 
+approx: Any = pytest.approx  # stands where a number belongs
 PERFECT = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
 
 
@@ -20,22 +23,20 @@ def test_figures_of_two_classes_are_those_of_the_second():
     found = measure(labels, probabilities)
     # Of four pairs the positive one is ahead in three; precision is 1 at the first, 2/3 at the
     # second positive; one of four is on the wrong side of one half.
-    assert found.auroc == pytest.approx(3 / 4)
-    assert found.auprc == pytest.approx((1 + 2 / 3) / 2)
-    assert found.accuracy == pytest.approx(3 / 4)
-    assert found.brier == pytest.approx((0.1**2 + 0.4**2 + 0.65**2 + 0.2**2) / 4)
+    assert found.auroc == approx(3 / 4)
+    assert found.auprc == approx((1 + 2 / 3) / 2)
+    assert found.accuracy == approx(3 / 4)
+    assert found.brier == approx((0.1**2 + 0.4**2 + 0.65**2 + 0.2**2) / 4)
     assert found.auroc == auroc(labels, probabilities)
 
 
 def test_figures_of_three_classes_are_means_of_one_against_the_rest():
     found = measure(*as_arrays([0, 1, 2], PERFECT))
-    assert found == Metrics(
-        auroc=1.0, auprc=1.0, accuracy=1.0, brier=pytest.approx(0.2**2 + 2 * 0.1**2)
-    )
+    assert found == Metrics(auroc=1.0, auprc=1.0, accuracy=1.0, brier=approx(0.2**2 + 2 * 0.1**2))
     turned = measure(*as_arrays([0, 2, 1], PERFECT))
     # Class 0 is ranked right; of classes 1 and 2 the positive is below one other and beside one.
-    assert turned.auroc == pytest.approx((1 + 0.25 + 0.25) / 3)
-    assert turned.accuracy == pytest.approx(1 / 3)
+    assert turned.auroc == approx((1 + 0.25 + 0.25) / 3)
+    assert turned.accuracy == approx(1 / 3)
 
 
 def test_auroc_equals_the_one_of_scikit_learn():
@@ -47,7 +48,7 @@ def test_auroc_equals_the_one_of_scikit_learn():
         multi_class="ovr",
         average="macro",
     )
-    assert auroc(labels, probabilities) == pytest.approx(expected)
+    assert auroc(labels, probabilities) == approx(expected)
 
 
 def test_a_guess_is_worth_half():
@@ -66,7 +67,7 @@ def test_a_guess_is_worth_half():
 )
 def test_ranking_is_undefined_where_a_class_does_not_occur(labels, probabilities, accuracy, brier):
     assert measure(*as_arrays(labels, probabilities)) == Metrics(
-        auroc=None, auprc=None, accuracy=accuracy, brier=pytest.approx(brier, rel=1e-5)
+        auroc=None, auprc=None, accuracy=accuracy, brier=approx(brier, rel=1e-5)
     )
 
 
@@ -79,16 +80,16 @@ def test_nothing_is_defined_without_patients():
 
 
 def test_cross_entropy_is_the_mean_surprise_in_nats():
-    assert cross_entropy(*as_arrays([0, 1], of_second(0.5, 0.25))) == pytest.approx(
+    assert cross_entropy(*as_arrays([0, 1], of_second(0.5, 0.25))) == approx(
         (np.log(2) + np.log(4)) / 2
     )
 
 
 def test_a_certain_mistake_costs_much_and_not_everything():
-    assert cross_entropy(*as_arrays([1], of_second(0.0))) == pytest.approx(-np.log(1e-12))
+    assert cross_entropy(*as_arrays([1], of_second(0.0))) == approx(-np.log(1e-12))
 
 
 def test_a_mean_is_over_those_that_define_the_figure():
     parts = [Metrics(0.6, None, 0.5, 0.1), Metrics(None, None, 0.9, 0.3), UNDEFINED]
-    assert mean_of(parts) == Metrics(0.6, None, pytest.approx(0.7), pytest.approx(0.2))
+    assert mean_of(parts) == Metrics(0.6, None, approx(0.7), approx(0.2))
     assert mean_of([]) == UNDEFINED

@@ -1,5 +1,6 @@
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from federated.icd import vocabulary_sha256
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan, plan_sha256
 
 PLAN = make_plan(target="risk_tier")
-CHANGES = {
+CHANGES: dict[str, Any] = {
     "study": "other-study",
     "dataset": "wearables",
     "target": "readmitted_30d",
@@ -71,7 +72,8 @@ def test_another_value_of_any_field_is_another_hash(name):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(LocalTrainingConfig)])
 def test_another_way_to_train_is_another_hash(name):
-    config = replace(PLAN.local_training, **{name: 0.5 if name.endswith(("rate", "decay")) else 9})
+    value: Any = 0.5 if name.endswith(("rate", "decay")) else 9
+    config = replace(PLAN.local_training, **{name: value})
     assert replace(PLAN, local_training=config).sha256 != PLAN.sha256
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from federated import simulation
 from federated.datasets import concatenate, open_dataset, save_dataset
 from federated.errors import EmptyRoundError
 from federated.features import TEST
@@ -8,8 +9,9 @@ from federated.metrics import auroc
 from federated.params import check_finite, params_sha256, to_bytes
 from federated.plan import LocalTrainingConfig
 from federated.prediction import predict_rows
+from federated.rounds import first_params
 from federated.scaling import feature_statistics, pooled_scaling
-from federated.simulation import simulate
+from federated.simulation import run_round, simulate
 from tests.federated.builders import make_dataset, make_hospital, make_hospitals, small_plan
 
 NUM_NUMERIC = 6
@@ -36,6 +38,21 @@ def test_the_order_of_the_hospitals_does_not_matter():
     first, second = (simulate(given, small_plan(), seed=0) for given in (hospitals, turned))
     assert first.final_sha256 == second.final_sha256
     assert first.client_ids == second.client_ids == ("north", "south", "west")
+
+
+def test_the_updates_of_a_round_come_in_order_of_name(monkeypatch):
+    hospitals = dict(reversed(make_hospitals().items()))
+    plan = small_plan()
+    seen: list[str] = []
+    scaling = pooled_scaling(feature_statistics(dataset) for dataset in hospitals.values())
+
+    def note_order(plan, global_params, updates):
+        seen.extend(update.client_id for update in updates)
+        return global_params
+
+    monkeypatch.setattr(simulation, "next_params", note_order)
+    run_round(first_params(plan, seed=0), hospitals, plan, scaling, seed=0, round_number=1)
+    assert seen == ["north", "south", "west"]
 
 
 def test_arrays_mapped_from_files_end_in_the_same_bits(tmp_path):

@@ -187,7 +187,7 @@ def predict_envoy(inference_run_id: int) -> None:
 def _predict_all(inference_run: InferenceRun) -> None:
     model = load_model(inference_run.model_version_id, inference_run.envoy_id)
     progress = Progress(inference_run)
-    counts: Counter[str] = Counter({name: 0 for name in model.classes})
+    counts: Counter[str] = Counter(dict.fromkeys(model.classes, 0))
     encoded = encode(admission_records(inference_run.envoy), model.schema)
     num_done = 0
     while batch := list(islice(encoded, ADMISSIONS_AT_ONCE)):

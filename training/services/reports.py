@@ -3,6 +3,7 @@
 from django.utils import timezone
 
 from envoys.work import Progress
+from federated.errors import FederatedError
 from federated.plan import TrainingPlan
 from federated.targets import target_named
 from training.arrays import open_snapshot
@@ -38,30 +39,40 @@ def enqueue_reports(ids: list[int]) -> None:
 
 
 def report_run(report_id: int) -> None:
-    """Train the baselines and score all models on the same held-out patients."""
+    """Train the baselines and score all models on the same held-out patients.
+
+    Raises:
+        StorageError, SchemaMismatchError: also written on the row.
+    """
+    for report in RunReport.objects.select_related("run").claim([report_id]):
+        try:
+            _make_report(report)
+        except FederatedError as error:
+            RunReport.objects.finish(report, status=RunReport.Status.FAILED, reason=str(error))
+            raise
+
+
+def _make_report(report: RunReport) -> None:
     from federated.benefit import benefit_report  # torch: workers only
     from federated.simulation import SimulationResult
 
-    for report in RunReport.objects.select_related("run").claim([report_id]):
-        run = report.run
-        plan = TrainingPlan.from_json(run.plan)
-        datasets = {
-            participant.envoy.slug: open_snapshot(participant.snapshot, plan)
-            for participant in run.participants.select_related("envoy", "snapshot")
-            if participant.snapshot and participant.snapshot.sha256
-        }
-        federated = SimulationResult(
-            load_params(run.params_sha256), run_scaling(run), tuple(sorted(datasets))
-        )
-
-        progress = Progress(report)
-        result = benefit_report(
-            datasets,
-            plan,
-            federated,
-            num_classes=len(target_named(plan.target).classes),
-            seed=run.seed,
-            on_progress=progress.show,
-        )
-        TrainingRun.objects.filter(pk=run.pk).update(report=result.to_json())
-        RunReport.objects.finish(report, status=RunReport.Status.COMPLETE)
+    run = report.run
+    plan = TrainingPlan.from_json(run.plan)
+    datasets = {
+        participant.envoy.slug: open_snapshot(participant.snapshot, plan)
+        for participant in run.participants.select_related("envoy", "snapshot")
+        if participant.snapshot and participant.snapshot.sha256
+    }
+    federated = SimulationResult(
+        load_params(run.params_sha256), run_scaling(run), tuple(sorted(datasets))
+    )
+    result = benefit_report(
+        datasets,
+        plan,
+        federated,
+        num_classes=len(target_named(plan.target).classes),
+        seed=run.seed,
+        on_progress=Progress(report).show,
+    )
+    TrainingRun.objects.filter(pk=run.pk).update(report=result.to_json())
+    RunReport.objects.finish(report, status=RunReport.Status.COMPLETE)

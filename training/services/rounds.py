@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -62,11 +62,8 @@ def run_scaling(run: TrainingRun) -> FeatureScaling:
 
 def open_round(run: TrainingRun, number: int, *, base_sha256: str = "") -> TrainingRound:
     """Write a round and what each taking part owes it; call it in the transaction that asks."""
-    deadline_at = None
-    if run.mode == TrainingRun.Mode.AUTOMATIC:
-        deadline_at = timezone.now() + timedelta(seconds=run.deadline_seconds)
     training_round = TrainingRound.objects.create(
-        run=run, number=number, base_sha256=base_sha256, deadline_at=deadline_at
+        run=run, number=number, base_sha256=base_sha256, deadline_at=_deadline(run)
     )
     participants = run.participants.filter(sits_out_because="")
     RoundAssignment.objects.bulk_create(
@@ -80,6 +77,12 @@ def open_round(run: TrainingRun, number: int, *, base_sha256: str = "") -> Train
     )
     transaction.on_commit(lambda: enqueue_assignments(training_round))
     return training_round
+
+
+def _deadline(run: TrainingRun) -> datetime | None:
+    if run.mode == TrainingRun.Mode.MANUAL:
+        return None
+    return timezone.now() + timedelta(seconds=run.deadline_seconds)
 
 
 def enqueue_assignments(training_round: TrainingRound) -> int:
@@ -369,7 +372,8 @@ def fail_run(run: TrainingRun, reason: str) -> None:
 def aggregate_round(training_round: TrainingRound) -> bool:
     """Make the next global model of a round closed to updates; False if another worker has.
 
-    An update whose object is gone or damaged is asked for again: the round is open once more.
+    An update whose object is gone or damaged is asked for again: the round is open once more. One
+    whose base parameters are gone fails, and its run with it.
     """
     training_round = TrainingRound.objects.select_related("run__study").get(pk=training_round.pk)
     if training_round.status != TrainingRound.Status.CLOSED:
@@ -381,6 +385,9 @@ def aggregate_round(training_round: TrainingRound) -> bool:
         return _finish_training(training_round, updates)
     except _LostUpdateError as lost:
         _ask_again(training_round, lost.update, str(lost))
+        return False
+    except LostObjectError as error:  # what the updates were made of: nobody can send it again
+        _fail_closed_round(training_round, str(error))
         return False
 
 
@@ -472,7 +479,11 @@ def _ask_again(training_round: TrainingRound, update: ReceivedUpdate, reason: st
     reopened = (
         TrainingRound.objects.closed()
         .filter(pk=training_round.pk)
-        .update(status=TrainingRound.Status.COLLECTING, closed_at=None)
+        .update(
+            status=TrainingRound.Status.COLLECTING,
+            closed_at=None,
+            deadline_at=_deadline(training_round.run),  # as much time as at first
+        )
     )
     if not reopened:
         return
@@ -483,6 +494,13 @@ def _ask_again(training_round: TrainingRound, update: ReceivedUpdate, reason: st
     RoundAssignment.objects.filter(pk=update.assignment_id).update(
         status=RoundAssignment.Status.PENDING, reason=reason, enqueued_at=None, submitted_at=None
     )
+
+
+@transaction.atomic
+def _fail_closed_round(training_round: TrainingRound, reason: str) -> None:
+    failed = TrainingRound.objects.closed().filter(pk=training_round.pk)
+    if failed.update(status=TrainingRound.Status.FAILED, reason=reason):
+        fail_run(training_round.run, f"Round {training_round.number}: {reason}")
 
 
 def advance_runs() -> None:

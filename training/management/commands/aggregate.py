@@ -36,13 +36,14 @@ class Command(FederationCommand):
         self.stdout.write("  next: distribute")
 
     def version_of(self, training_round: TrainingRound) -> ModelVersion:
+        training_round.refresh_from_db()
         while training_round.status == Status.CLOSED:
             time.sleep(POLL_SECONDS)
             training_round.refresh_from_db()
         if training_round.status == Status.COLLECTING:
-            asked = training_round.assignments.unfinished().select_related("envoy")
-            reasons = "; ".join(f"{a.envoy}: {a.reason}" for a in asked)
-            raise CommandError(f"An update was lost and is asked for again. {reasons}")
+            raise CommandError(
+                "An update was lost and is trained again: once it is in, aggregate again"
+            )
         if training_round.status == Status.FAILED:
             raise CommandError(f"{training_round} failed: {training_round.reason}")
         return training_round.versions.of_federation().get()

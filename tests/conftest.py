@@ -40,7 +40,13 @@ class WorkQueue:
         self.refusals: list[FederatedError] = []  # what a worker would log
 
     def add(
-        self, task: Task, args: Any = None, kwargs: Any = None, *, queue: str | None = None
+        self,
+        task: Task,
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        queue: str | None = None,
+        expires: float | None = None,
     ) -> None:
         assert not kwargs
         self.messages.append((task, tuple(args or ())))

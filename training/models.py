@@ -145,6 +145,12 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
     def collecting(self) -> Self:
         return self.filter(status=TrainingRound.Status.COLLECTING)
 
+    def open_manual(self, study: Study) -> Self:
+        """The round that waits for somebody to ask to aggregate."""
+        return self.collecting().filter(
+            run__in=study.runs.active().filter(mode=TrainingRun.Mode.MANUAL)
+        )
+
     def closed(self) -> Self:
         return self.filter(status=TrainingRound.Status.CLOSED)
 

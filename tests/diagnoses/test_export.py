@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from diagnoses import services
 from diagnoses.models import Admission, Import, Snapshot
+from diagnoses.services import records as record_services
 from diagnoses.tasks import export_diagnoses_task
 from envoys.errors import StorageError
 from envoys.storage import envoy_storage, open_object, read_object
@@ -203,7 +204,7 @@ def test_records_are_read_in_chunks_of_patients(monkeypatch):
     envoy = make_envoy()
     for number in (2, 10, 1):
         make_diagnosis(make_admission(make_patient(envoy=envoy, subject_id=f"p{number}")))
-    monkeypatch.setattr(services, "PATIENTS_PER_CHUNK", 2)
+    monkeypatch.setattr(record_services, "PATIENTS_PER_CHUNK", 2)
     records = list(services.admission_records(envoy))
     assert [record.subject_id for record in records] == ["p1", "p10", "p2"]
 

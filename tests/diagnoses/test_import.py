@@ -8,6 +8,7 @@ from django.utils import timezone
 from diagnoses import services
 from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Admission, Diagnosis, Import, Patient
+from diagnoses.services import imports
 from federated.cohorts import find_envoys, iter_diagnoses
 from federated.errors import CohortError
 from tests.factories import make_admission, make_diagnosis, make_envoy, make_patient, make_user
@@ -52,8 +53,8 @@ def files(tmp_path):
 @pytest.fixture
 def small_batches(monkeypatch):
     """A batch of one row, and a report after each."""
-    monkeypatch.setattr(services, "BATCH_ROWS", 1)
-    monkeypatch.setattr(services, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(imports, "BATCH_ROWS", 1)
+    monkeypatch.setattr(imports, "REPORT_SECONDS", 0)
 
 
 def test_a_cohort_becomes_patients_admissions_and_diagnoses(envoy, files):
@@ -112,7 +113,7 @@ def test_an_import_that_breaks_off_leaves_nothing(
         yield from list(iter_diagnoses(files))[:2]
         raise interruption
 
-    monkeypatch.setattr(services, "iter_diagnoses", break_off)
+    monkeypatch.setattr(imports, "iter_diagnoses", break_off)
     with pytest.raises(interruption):
         services.import_cohort(envoy, files)
     row = Import.objects.get()

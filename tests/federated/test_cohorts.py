@@ -1,6 +1,8 @@
 import gzip
 import io
 import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -194,11 +196,9 @@ def test_progress_is_reported_by_rows(tmp_path):
 )
 def test_a_bad_diagnosis_is_refused_naming_file_line_and_value(tmp_path, old, new, problem):
     check_envoy(write_envoy(tmp_path, DIAGNOSES))
-    files = write_envoy(tmp_path, DIAGNOSES.replace(old, new))
-    found = problems_of(files)
-    assert len(found) == 1
-    assert found[0].startswith("north/diagnoses_icd.csv")
-    assert found[0].endswith(problem)
+    (found,) = problems_of(write_envoy(tmp_path, DIAGNOSES.replace(old, new)))
+    assert found.startswith("north/diagnoses_icd.csv")
+    assert found.endswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,9 @@ def test_a_bad_diagnosis_is_refused_naming_file_line_and_value(tmp_path, old, ne
     ],
 )
 def test_a_bad_outcome_is_refused_naming_file_line_and_value(tmp_path, old, new, problem):
-    files = write_envoy(tmp_path, DIAGNOSES, OUTCOMES.replace(old, new, 1))
-    found = problems_of(files)
-    assert len(found) == 1
-    assert found[0].startswith("north/outcomes.csv")
-    assert problem in found[0]
+    (found,) = problems_of(write_envoy(tmp_path, DIAGNOSES, OUTCOMES.replace(old, new, 1)))
+    assert found.startswith("north/outcomes.csv")
+    assert problem in found
 
 
 def test_several_problems_are_told_at_once_but_not_more_than_twenty(tmp_path):
@@ -496,3 +494,9 @@ def test_a_snapshot_whose_files_are_sorted_differently_is_refused(tmp_path):
         pytest.raises(CohortError, match="sorted"),
     ):
         list(iter_snapshot(shuffled, outcomes))
+
+
+def test_reading_a_cohort_loads_neither_numpy_nor_torch():
+    program = "import sys, federated.cohorts\nprint(*{'numpy', 'torch'}.intersection(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr

@@ -257,15 +257,15 @@ def test_the_next_package_starts_from_the_version_that_was_distributed(queue, st
     assert again.run.scaling == version.manifest["scaling"]
 
 
-def test_a_manual_round_and_an_automatic_run_of_a_study_do_not_hinder_each_other(
+def test_an_open_manual_round_and_an_automatic_run_of_a_study_wait_for_each_other(
     queue, study, ready
 ):
     training_round = launch(study, ready[:1], queue)
     plan = services.plan_for(study, num_rounds=2)
-    run = services.start_run(study, plan, started_by=None, envoys=ready)
-    queue.work_and_sweep()
-    run.refresh_from_db()
-    assert run.status == TrainingRun.Status.FINISHED
-    training_round.refresh_from_db()
-    assert training_round.status == TrainingRound.Status.COLLECTING
-    assert aggregate(study, ready[:1], queue).number == 2
+    with pytest.raises(ConflictError, match="still under way: wait for its end, or stop it"):
+        services.start_run(study, plan, started_by=None, envoys=ready)
+
+    services.stop_run(training_round.run, stopped_by=None)
+    services.start_run(study, plan, started_by=None, envoys=ready)
+    with pytest.raises(ConflictError, match="still under way: wait for its end, or stop it"):
+        services.launch_training(study, ready[0], launched_by=None)

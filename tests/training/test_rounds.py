@@ -31,7 +31,7 @@ from training.models import (
     TrainingRun,
 )
 from training.objects import load_base_params, load_params, params_key
-from training.services import rounds
+from training.services import clients
 from training.services.versions import create_versions
 
 pytestmark = pytest.mark.django_db
@@ -208,15 +208,15 @@ def test_an_assignment_whose_lease_ran_out_is_taken_over_and_one_whose_lease_liv
 def test_a_worker_that_was_given_up_and_comes_back_counts_once(queue, hospitals, monkeypatch):
     training_round = start_round(hospitals, queue)
     slow = assignment_of(training_round, hospitals[0])
-    train_client = rounds._train_client
+    train_client = clients._train_client
 
     def while_another_worker_takes_over(assignment, heartbeat):
-        monkeypatch.setattr(rounds, "_train_client", train_client)
+        monkeypatch.setattr(clients, "_train_client", train_client)
         expire_lease(assignment)
         services.train_clients([assignment.pk])
         return train_client(assignment, heartbeat)
 
-    monkeypatch.setattr(rounds, "_train_client", while_another_worker_takes_over)
+    monkeypatch.setattr(clients, "_train_client", while_another_worker_takes_over)
     services.train_clients([slow.pk])
 
     slow.refresh_from_db()
@@ -230,7 +230,7 @@ def test_a_heartbeat_renews_the_leases_of_its_holder_only(queue, hospitals, sett
     (mine,) = RoundAssignment.objects.claim([mine.pk])
     (other,) = RoundAssignment.objects.claim([other.pk])
     settings.LEASE_SECONDS = 600
-    heartbeat = rounds.Heartbeat(mine.holder)
+    heartbeat = clients.Heartbeat(mine.holder)
     heartbeat()  # too soon after the claim: no write
     heartbeat._renewed_at -= 600
     heartbeat()

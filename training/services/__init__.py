@@ -1,5 +1,6 @@
 """What the director can be asked to do; pages, API, tasks and commands call these."""
 
+from training.services.clients import receive_update, train_clients
 from training.services.packages import (
     approve_package,
     base_model,
@@ -8,13 +9,7 @@ from training.services.packages import (
     standing_approval,
 )
 from training.services.reports import report_run, request_report
-from training.services.rounds import (
-    advance_runs,
-    aggregate_round,
-    close_round,
-    receive_update,
-    train_clients,
-)
+from training.services.rounds import aggregate_round, close_round
 from training.services.runs import (
     aggregate_envoys,
     launch_training,
@@ -23,6 +18,7 @@ from training.services.runs import (
     stop_run,
     study_for,
 )
+from training.services.sweeper import advance_runs
 from training.services.versions import active_version, deliver_version, distribute_version
 
 __all__ = [

@@ -7,8 +7,10 @@ import tarfile
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.db import transaction
 from django.utils import timezone
 
+from envoys import audit
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
 from federated.features import feature_schema
@@ -136,7 +138,9 @@ def approve_package(
         )
     membership.approved_by, membership.approved_at = approved_by, timezone.now()
     membership.revoked_at = None
-    membership.save(update_fields=["approved_by", "approved_at", "revoked_at"])
+    with transaction.atomic():
+        membership.save(update_fields=["approved_by", "approved_at", "revoked_at"])
+        audit.record(approved_by, "approved package", membership)
     return membership
 
 
@@ -151,7 +155,9 @@ def revoke_approval(membership: StudyMembership, *, revoked_by: User) -> StudyMe
     if not StudyMembership.objects.standing().filter(pk=membership.pk).exists():
         raise NotApprovedError(f"{membership} has no standing approval")
     membership.revoked_at = timezone.now()
-    membership.save(update_fields=["revoked_at"])
+    with transaction.atomic():
+        membership.save(update_fields=["revoked_at"])
+        audit.record(revoked_by, "revoked approval", membership)
     return membership
 
 

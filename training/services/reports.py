@@ -14,7 +14,7 @@ from training.services.rounds import run_scaling
 
 
 def request_report(run: TrainingRun) -> RunReport:
-    """Have the report of a finished run made; asked twice, made once.
+    """Have the report of a finished run made; asked twice, made once, unless it failed.
 
     Raises:
         NotReadyError: the run has not finished, or data it trained on is not hosted here.
@@ -23,11 +23,14 @@ def request_report(run: TrainingRun) -> RunReport:
 
     if run.status != TrainingRun.Status.FINISHED:
         raise NotReadyError(f"{run} has not finished: its report compares the final model")
-    report, is_new = RunReport.objects.get_or_create(
-        run=run, defaults={"enqueued_at": timezone.now()}
+    now = timezone.now()
+    report, is_new = RunReport.objects.get_or_create(run=run, defaults={"enqueued_at": now})
+    again = RunReport.objects.filter(pk=report.pk, status=RunReport.Status.FAILED).update(
+        status=RunReport.Status.PENDING, reason="", attempt=0, enqueued_at=now
     )
-    if is_new:
+    if is_new or again:
         report_run_task.delay_on_commit(report.pk)
+        report.refresh_from_db()
     return report
 
 
@@ -60,8 +63,10 @@ def _make_report(report: RunReport) -> None:
     plan = TrainingPlan.from_json(run.plan)
     datasets = {
         participant.envoy.slug: open_snapshot(participant.snapshot, plan)
-        for participant in run.participants.select_related("envoy", "snapshot")
-        if participant.snapshot and participant.snapshot.sha256
+        for participant in run.participants.filter(sits_out_because="").select_related(
+            "envoy", "snapshot"
+        )
+        if participant.snapshot
     }
     federated = SimulationResult(
         load_params(run.params_sha256), run_scaling(run), tuple(sorted(datasets))

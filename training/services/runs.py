@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.utils import timezone
 
+from envoys import audit
 from envoys.models import Envoy, User
 from federated.architectures import architecture_named
 from federated.datasets import source_named
@@ -96,13 +97,14 @@ def start_run(
     """
     source = source_named(plan.dataset)
     chosen = sorted(Envoy.objects.active() if envoys is None else envoys, key=lambda e: e.slug)
-    obstacles = {envoy.pk: _obstacle(study, plan, envoy) for envoy in chosen}
-    num_ready = sum(not obstacle for obstacle in obstacles.values())
-    if not num_ready:
-        reasons = "; ".join(obstacles.values()) or "no hospital has been invited"
+    participants = [_participant(study, plan, envoy) for envoy in chosen]
+    ready = [participant for participant in participants if not participant.sits_out_because]
+    if not ready:
+        reasons = "; ".join(participant.sits_out_because for participant in participants)
+        reasons = reasons or "no hospital has been invited"
         raise TrainingError(f"nobody can take part in {study}: {reasons}")
     with transaction.atomic():
-        _refuse_second_run(study)
+        _refuse_second_run(study, of_mode=None)
         run = TrainingRun.objects.create(
             study=study,
             plan=plan.to_json(),
@@ -110,48 +112,52 @@ def start_run(
             strategy=plan.strategy,
             num_rounds=plan.num_rounds,
             seed=seed,
-            quorum=min(num_ready, plan.min_contributors) if quorum is None else quorum,
+            quorum=min(len(ready), plan.min_contributors) if quorum is None else quorum,
             deadline_seconds=deadline_seconds,
             started_by=started_by,
         )
         user_id = started_by.pk if started_by else None
-        RunParticipant.objects.bulk_create(
-            RunParticipant(
-                run=run,
-                envoy=envoy,
-                sits_out_because=obstacles[envoy.pk],
-                snapshot_id=None if obstacles[envoy.pk] else source.freeze(envoy.pk, user_id),
-            )
-            for envoy in chosen
-        )
+        for participant in participants:
+            participant.run = run
+        for participant in ready:
+            participant.snapshot_id = source.freeze(participant.envoy_id, user_id)
+        RunParticipant.objects.bulk_create(participants)
         open_round(run, 0)
+        audit.record(started_by, "started run", run)
     return run
 
 
-def _refuse_second_run(study: Study) -> None:
+def _refuse_second_run(study: Study, *, of_mode: str | None) -> None:
+    """One run of a study at a time, but for hospitals that join the open manual one."""
     Study.objects.select_for_update().get(pk=study.pk)  # one start at a time
-    running = study.runs.active().filter(mode=TrainingRun.Mode.AUTOMATIC).first()
+    running = study.runs.active().exclude(mode=of_mode).first()
     if running:
         raise ConflictError(f"{running} is still under way: wait for its end, or stop it")
 
 
-def _obstacle(study: Study, plan: TrainingPlan, envoy: Envoy) -> str:
-    """Why a hospital cannot take part, in words; empty if it can."""
+def _participant(study: Study, plan: TrainingPlan, envoy: Envoy) -> RunParticipant:
+    """A hospital in a run to come; one that cannot take part sits out, with the reason."""
+    participant = RunParticipant(envoy=envoy)
     try:
         standing_approval(study, envoy, plan.sha256)
-        check_enough_patients(plan, envoy)
+        participant.num_labelled_patients = check_enough_patients(plan, envoy)
     except TrainingError as error:
-        return str(error)
-    return ""
+        participant.sits_out_because = str(error)
+    return participant
 
 
-def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> None:
-    """Raises TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome"."""
+def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> int:
+    """How many patients have an outcome.
+
+    Raises:
+        TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
+    """
     count = source_named(plan.dataset).count_labelled_patients(envoy.pk, plan.target)
     if count < plan.min_examples:
         raise TooFewPatientsError(
             f"{envoy}: {count} of {plan.min_examples} patients with an outcome"
         )
+    return count
 
 
 def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
@@ -174,27 +180,28 @@ def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
             run.rounds.exclude(status=TrainingRound.Status.AGGREGATED).update(
                 status=TrainingRound.Status.FAILED, reason="the run was stopped"
             )
+            audit.record(stopped_by, "stopped run", run)
     return bool(stopped)
 
 
 def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> RoundAssignment:
-    """Train one hospital by hand, from the model in its package.
+    """Train one hospital by hand, from the released model, or before the first from a seeded one.
 
     Its round stays open, for other hospitals to be launched, until somebody asks to aggregate.
 
     Raises:
         NotApprovedError: the hospital has not approved its package, or revoked the approval.
         TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
-        ConflictError: it trains already, or the open round has another plan.
+        ConflictError: it trains already, the open round has another plan, or a run is under way.
     """
     membership = standing_approval(study, envoy)
     plan = TrainingPlan.from_json(membership.plan)
-    check_enough_patients(plan, envoy)
+    num_labelled_patients = check_enough_patients(plan, envoy)
     snapshot_id = source_named(plan.dataset).freeze(
         envoy.pk, launched_by.pk if launched_by else None
     )
     with transaction.atomic():
-        Study.objects.select_for_update().get(pk=study.pk)
+        _refuse_second_run(study, of_mode=TrainingRun.Mode.MANUAL)
         training_round = _open_manual_round(study, membership, plan, launched_by)
         standing = training_round.assignments.filter(envoy=envoy).first()
         if standing and standing.status in (
@@ -206,10 +213,16 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
             raise ConflictError(
                 f"{envoy} has trained in the open round: aggregate it, then launch again"
             )
-        RunParticipant.objects.create(run=training_round.run, envoy=envoy, snapshot_id=snapshot_id)
+        RunParticipant.objects.create(
+            run=training_round.run,
+            envoy=envoy,
+            snapshot_id=snapshot_id,
+            num_labelled_patients=num_labelled_patients,
+        )
         assignment = RoundAssignment.objects.create(
             training_round=training_round, envoy=envoy, snapshot_id=snapshot_id
         )
+        audit.record(launched_by, "launched training", assignment)
         transaction.on_commit(lambda: enqueue_assignments(training_round))
     return assignment
 
@@ -218,10 +231,7 @@ def _open_manual_round(
     study: Study, membership: StudyMembership, plan: TrainingPlan, launched_by: User | None
 ) -> TrainingRound:
     base = base_model(study, plan)
-    open_rounds = TrainingRound.objects.collecting().filter(
-        run__study=study, run__mode=TrainingRun.Mode.MANUAL, run__in=TrainingRun.objects.active()
-    )
-    training_round = open_rounds.select_related("run").first()
+    training_round = TrainingRound.objects.open_manual(study).select_related("run").first()
     if training_round is None:
         run = TrainingRun.objects.create(
             study=study,
@@ -256,16 +266,7 @@ def aggregate_envoys(study: Study, envoys: Iterable[Envoy]) -> TrainingRound:
 
     chosen = {envoy.pk: envoy for envoy in envoys}
     with transaction.atomic():
-        training_round = (
-            TrainingRound.objects.collecting()
-            .filter(
-                run__study=study,
-                run__mode=TrainingRun.Mode.MANUAL,
-                run__in=TrainingRun.objects.active(),
-            )
-            .select_related("run")
-            .first()
-        )
+        training_round = TrainingRound.objects.open_manual(study).select_related("run").first()
         if training_round is None:
             raise NotReadyError(f"no hospital has been launched for {study}: launch some first")
         _refuse_unfinished(training_round, chosen)

@@ -9,6 +9,7 @@ import numpy as np
 from django.db import transaction
 from django.utils import timezone
 
+from envoys import audit
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
@@ -196,6 +197,7 @@ def distribute_version(
             approved_at=timezone.now(),
         )
         version.refresh_from_db()
+        audit.record(distributed_by, "distributed version", version)
         receivers = Envoy.objects.active() if envoys is None else envoys
         distributions = Distribution.objects.bulk_create(
             Distribution(version=version, envoy=envoy, enqueued_at=timezone.now())

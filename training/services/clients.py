@@ -1,0 +1,151 @@
+"""The hospitals' part of a round, done here by a worker or sent from outside."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from envoys.errors import StorageError
+from envoys.work import MAX_ATTEMPTS
+from federated.aggregation import ClientUpdate
+from federated.errors import FederatedError
+from federated.params import from_bytes
+from federated.plan import TrainingPlan
+from federated.rounds import check_update, client_update
+from federated.scaling import feature_statistics
+from training.arrays import open_snapshot
+from training.errors import RefusedUpdateError
+from training.models import ReceivedUpdate, RoundAssignment
+from training.objects import load_base_params, save_params
+from training.services.rounds import close_round, run_scaling
+from training.services.updates import FinishedUpdate, record_updates
+
+logger = logging.getLogger(__name__)
+
+RECORD_SECONDS = 1.0  # updates are recorded together, at least this often
+
+
+def train_clients(assignment_ids: Sequence[int]) -> None:
+    """Do the hospitals' part of a round: claim, train, store, record; then close the round.
+
+    Whoever finds the assignments taken, or done, does nothing. An error of one hospital is written
+    on its assignment and does not stop the others.
+    """
+    assignments = RoundAssignment.objects.select_related(
+        "training_round__run", "snapshot", "envoy"
+    ).claim(assignment_ids)
+    if not assignments:
+        return
+    heartbeat = Heartbeat(assignments[0].holder)
+    finished: list[FinishedUpdate] = []
+    recorded_at = time.monotonic()
+    for assignment in sorted(assignments, key=lambda a: a.envoy.slug):
+        try:
+            finished.append(_train_client(assignment, heartbeat))
+        except StorageError as error:
+            _postpone(assignment, error)
+        except FederatedError as error:
+            fail_assignment(assignment, str(error))
+        if time.monotonic() - recorded_at > RECORD_SECONDS:
+            record_updates(finished)
+            finished, recorded_at = [], time.monotonic()
+    record_updates(finished)
+    for training_round in {a.training_round for a in assignments}:
+        close_round(training_round)
+
+
+class Heartbeat:
+    """Renews a worker's leases while it works, no more often than needed."""
+
+    def __init__(self, holder: str) -> None:
+        self._holder = holder
+        self._renewed_at = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._renewed_at > settings.LEASE_SECONDS / 4:
+            RoundAssignment.objects.renew(self._holder)
+            self._renewed_at = time.monotonic()
+
+
+def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) -> FinishedUpdate:
+    started = time.monotonic()
+    training_round = assignment.training_round
+    run = training_round.run
+    plan = TrainingPlan.from_json(run.plan)
+    dataset = open_snapshot(assignment.snapshot, plan, heartbeat=heartbeat)
+    if training_round.number == 0:
+        statistics = feature_statistics(dataset)
+        metrics: dict[str, Any] = {"num_labelled_patients": dataset.num_labelled_patients}
+        sha256, num_examples = save_params(statistics), dataset.num_examples
+    else:
+        base_params = load_base_params(training_round.base_sha256)
+        update = client_update(
+            plan,
+            base_params,
+            dataset,
+            run_scaling(run),
+            seed=run.seed,
+            round_number=training_round.number,
+            client_id=assignment.envoy.slug,
+            on_batch=heartbeat,
+        )
+        check_update(base_params, update)
+        metrics = update.metrics
+        sha256, num_examples = save_params(update.delta_params), update.num_examples
+    metrics["seconds"] = round(time.monotonic() - started, 3)
+    return FinishedUpdate(assignment, sha256, num_examples, metrics)
+
+
+def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
+    """Storage may come back: leave the assignment to the sweeper, a few times."""
+    logger.warning("assignment %s: %s", assignment.pk, error)
+    if assignment.attempt >= MAX_ATTEMPTS:
+        fail_assignment(assignment, str(error))
+        return
+    RoundAssignment.objects.finish(
+        assignment,
+        status=RoundAssignment.Status.PENDING,
+        reason=f"Attempt {assignment.attempt}: {error}",
+        enqueued_at=timezone.now(),  # due again after a lease
+    )
+
+
+def fail_assignment(assignment: RoundAssignment, reason: str) -> None:
+    RoundAssignment.objects.finish(assignment, status=RoundAssignment.Status.FAILED, reason=reason)
+    logger.warning("assignment %s failed: %s", assignment.pk, reason)
+
+
+def receive_update(
+    assignment: RoundAssignment, content: bytes, *, num_examples: int, metrics: dict[str, Any]
+) -> ReceivedUpdate:
+    """Take an update that comes from outside; what must not count is recorded and refused.
+
+    Args:
+        content: the delta of the round's base parameters, as safetensors.
+        num_examples: the rows it was trained on.
+    Raises:
+        RefusedUpdateError: unreadable, of another model, not finite, without examples, or late.
+        ConflictError: another update of this hospital has been accepted for this round.
+        StorageError: it could not be stored; nothing was recorded, send it again.
+    """
+    base_params = load_base_params(assignment.training_round.base_sha256)
+    try:
+        update = ClientUpdate(assignment.envoy.slug, from_bytes(content), num_examples, metrics)
+        check_update(base_params, update)
+    except FederatedError as error:
+        ReceivedUpdate.objects.create(
+            assignment=assignment,
+            num_examples=max(num_examples, 0),
+            verdict=ReceivedUpdate.Verdict.REFUSED,
+            reason=str(error),
+        )
+        raise RefusedUpdateError(f"{assignment.envoy}: {error}") from error
+    sha256 = save_params(update.delta_params)
+    (received,) = record_updates([FinishedUpdate(assignment, sha256, num_examples, metrics)])
+    if received.verdict == ReceivedUpdate.Verdict.LATE:
+        raise RefusedUpdateError(f"{assignment.envoy}: {received.reason}")
+    close_round(assignment.training_round)
+    return received

@@ -1,0 +1,54 @@
+"""Does again what is due and in nobody's hands.
+
+It alone recovers a killed worker, a lost message and a lost broker; redelivery only helps.
+"""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from diagnoses.models import Snapshot
+from envoys.work import enqueue_due
+from training.models import RoundQuerySet, TrainingRound, TrainingRun
+from training.services.clients import fail_assignment
+from training.services.rounds import enqueue_assignments
+
+
+def advance_runs() -> None:
+    """One sweep over everything that is under way; called every few seconds."""
+    enqueue_due()
+    in_doubt = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
+    rounds = TrainingRound.objects.filter(run__in=TrainingRun.objects.active())
+    for training_round in rounds.collecting().select_related("run"):
+        _fail_without_data(training_round)
+        training_round.assignments.give_up()
+        # A client that only waits behind another's chunk is not lost.
+        if (
+            not training_round.assignments.exclude(leased_until=None)
+            .filter(leased_until__gt=timezone.now())
+            .exists()
+        ):
+            enqueue_assignments(training_round)
+    _enqueue_closing(rounds, in_doubt)
+
+
+def _enqueue_closing(rounds: RoundQuerySet, in_doubt: datetime) -> None:
+    from training.tasks import aggregate_round_task, close_round_task
+
+    may_close = rounds.collecting().may_close(timezone.now())
+    may_close = may_close.filter(run__mode=TrainingRun.Mode.AUTOMATIC)
+    for pk in may_close.values_list("pk", flat=True):
+        close_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
+    for pk in rounds.closed().filter(closed_at__lt=in_doubt).values_list("pk", flat=True):
+        aggregate_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
+
+
+def _fail_without_data(training_round: TrainingRound) -> None:
+    """A hospital whose data could not be frozen sits out, with the reason."""
+    for assignment in (
+        training_round.assignments.unfinished()
+        .filter(snapshot__status=Snapshot.Status.FAILED)
+        .select_related("snapshot", "training_round")
+    ):
+        fail_assignment(assignment, f"Its data could not be frozen: {assignment.snapshot.reason}")

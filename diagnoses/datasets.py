@@ -46,7 +46,8 @@ def build(snapshot_id: int, target: str, heartbeat: Callable[[], None]) -> Clien
 
 def count_labelled_patients(envoy_id: int, target: str) -> int:
     label_of = target_named(target).label_of
-    records = admission_records(Envoy.objects.get(pk=envoy_id))
+    # Which class an admission has may depend on its diagnoses; whether it has one does not.
+    records = admission_records(Envoy.objects.get(pk=envoy_id), with_diagnoses=False)
     return len({record.subject_id for record in records if label_of(record) is not None})
 
 

@@ -31,3 +31,9 @@ def test_patients_with_an_outcome_are_counted_once(target):
         if target.label_of(record) is not None
     }
     assert count_labelled_patients(envoy.pk, target.name) == len(labelled) > 0
+
+
+def test_a_patient_without_an_admission_is_no_record_and_no_obstacle():
+    envoy = make_envoy()
+    make_patient(envoy=envoy)
+    assert list(admission_records(envoy)) == []

@@ -143,8 +143,8 @@ def test_no_name_or_phone_leaves_the_hospital():
     services.export_now(envoy)
     for key in ("diagnoses.csv", "outcomes.csv"):
         content = read_object(envoy_storage(envoy), key, sha256=None)
-        assert b"Ada" not in content
-        assert b"555" not in content
+        assert b"Ada Example" not in content
+        assert b"555-0100" not in content
 
 
 def days_ago(days: float) -> datetime:

@@ -1,0 +1,241 @@
+"""Reading all of an envoy's rows once, to refuse what is wrong and to warn of what is odd."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from federated.cohorts.csv_files import label_of, place_of, read_rows
+from federated.cohorts.disk_dict import DiskDict
+from federated.cohorts.layouts import EnvoyFiles, envoys_of_admissions
+from federated.cohorts.reading import outcome_rows
+from federated.cohorts.records import DIAGNOSES_HEADER
+from federated.cohorts.values import parse_code, parse_coded, parse_id
+from federated.errors import CohortError, InvalidValueError
+from federated.icd import CodeStatus, code_status
+
+MAX_PROBLEMS = 20
+PROGRESS_ROWS = 5_000
+# A file with as many ICD-9 codes of digits has some below 100: infections, tuberculosis, sepsis.
+MIN_ROWS_FOR_LOST_ZEROS = 100
+
+ODD_CODES = {
+    CodeStatus.NON_LEAF: "category or other ICD code that is not a leaf",
+    CodeStatus.RETIRED_OR_UNKNOWN: "retired or unknown ICD code",
+    CodeStatus.UNKNOWN_CATEGORY: "ICD code of an unknown category",
+}
+REPAIRED_ZEROS = "leading zeros of an ICD-9 code restored"
+LOST_ZEROS = "no ICD-9 code has a leading zero: they have probably been lost"
+SEX_DISAGREEMENT = "patient whose sex differs between admissions"
+NO_OUTCOMES_FILE = "no outcomes file"
+NO_OUTCOME = "admission without an outcome"
+NO_DIAGNOSES = "outcome without diagnoses"
+NO_ENVOY = "diagnosis of an admission that belongs to no envoy"
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSummary:
+    num_rows: int
+    num_admissions: int
+    num_diagnoses: int
+    source_sha256: str
+    warnings: list[dict[str, Any]] = field(default_factory=list)  # "kind", "count", "example"
+
+
+def check_envoy(
+    files: EnvoyFiles, on_progress: Callable[[int], None] | None = None
+) -> CohortSummary:
+    """Read all of an envoy's rows and refuse what is wrong with them.
+
+    Args:
+        on_progress: called now and then with the number of rows read so far.
+    Raises:
+        CohortError: with up to 20 problems, each naming file, line and the value at fault, but
+            never a patient's or an admission's identifier.
+    """
+    with DiskDict[str]() as subjects, DiskDict[str]() as sexes, DiskDict[int]() as lines:
+        check = _Check(files, subjects, on_progress)
+        try:
+            check.read_outcomes(sexes)
+            check.read_diagnoses(lines)
+            return check.summary()
+        except CohortError as error:  # of a whole file, perhaps: its rows so far are told as well
+            raise CohortError(list(dict.fromkeys(check.problems + error.problems))) from error
+
+
+def first_places(files: EnvoyFiles, hadm_ids: set[str]) -> list[str]:
+    """File and line at which each of these admissions first stands; of many, the first 20."""
+    wanted = set(hadm_ids)
+    places = []
+    for path in (files.admissions, files.outcomes, files.diagnoses):
+        if path is None:
+            continue
+        for line, (hadm_id,) in read_rows(path, ("hadm_id",)):
+            if hadm_id in wanted:
+                wanted.remove(hadm_id)
+                places.append(place_of(path, line))
+                if len(places) == MAX_PROBLEMS:
+                    return places
+    return places
+
+
+class _Check:
+    """One reading of an envoy's files: outcomes first, then diagnoses."""
+
+    def __init__(
+        self,
+        files: EnvoyFiles,
+        subjects: DiskDict[str],
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self.files = files
+        self.subjects = subjects  # the patient of each admission
+        self.on_progress = on_progress
+        self.num_rows = self.num_admissions = self.num_outcomes = self.num_diagnoses = 0
+        self.problems: list[str] = []
+        self.warnings = _WarningCounts()
+        self.hashes: dict[str, str] = {}
+
+    def read_outcomes(self, sexes: DiskDict[str]) -> None:
+        disagreeing = set()
+        for place, record in outcome_rows(self.files, self.hashes):
+            self.count_row()
+            if isinstance(record, InvalidValueError):
+                self.refuse(f"{place}: {record}")
+                continue
+            if record.hadm_id in self.subjects:
+                self.refuse(f"{place}: its hadm_id is there twice")
+                continue
+            self.admit(record.subject_id, record.hadm_id)
+            subject_id, sex = record.subject_id, record.sex
+            if sex and sexes.setdefault(subject_id, sex) != sex and subject_id not in disagreeing:
+                disagreeing.add(subject_id)
+                self.warnings.add(SEX_DISAGREEMENT, place)
+        self.num_outcomes = self.num_admissions
+
+    def read_diagnoses(self, lines: DiskDict[int]) -> None:
+        """Notes in `lines` where each admission's first diagnosis stands, and each seq_num."""
+        path, envoys = self.files.diagnoses, envoys_of_admissions(self.files)
+        codes = _CodeCounts(path)
+        num_diagnosed = 0
+        for line, values in read_rows(path, DIAGNOSES_HEADER, hashes=self.hashes):
+            self.count_row()
+            subject_id, hadm_id, seq_text, icd_code, icd_version = values
+            if envoys is not None and envoys.get(hadm_id) != self.files.name:
+                if hadm_id not in envoys:
+                    self.warnings.add(NO_ENVOY, place_of(path, line))
+                continue
+            try:
+                parse_id(subject_id, "subject_id")
+                parse_id(hadm_id, "hadm_id")
+                self.admit(subject_id, hadm_id)
+                seq_num = parse_coded(seq_text, icd_code, icd_version).seq_num
+            except InvalidValueError as error:
+                self.refuse(f"{place_of(path, line)}: {error}")
+                continue
+            codes.add(icd_code, icd_version, line)
+            self.num_diagnoses += 1
+            num_diagnosed += lines.setdefault(hadm_id, line) == line
+            # No identifier holds a tab: it could not be printed.
+            first_line = lines.setdefault(f"{hadm_id}\t{seq_num}", line)
+            if first_line != line:
+                self.refuse(
+                    f"{place_of(path, line)}: seq_num {seq_num} of its hadm_id stands in line "
+                    f"{first_line} already"
+                )
+        codes.warn(self.warnings)
+        if num_diagnosed < self.num_admissions:
+            self.warnings.add(NO_DIAGNOSES, "", self.num_admissions - num_diagnosed)
+
+    def summary(self) -> CohortSummary:
+        if not self.num_admissions and not self.problems:
+            self.refuse(f"{self.files.name}: an empty hospital: its files hold no rows")
+        if self.problems:
+            raise CohortError(self.problems)
+        if self.num_outcomes < self.num_admissions:
+            has_outcomes = self.files.outcomes or self.files.admissions
+            kind = NO_OUTCOME if has_outcomes else NO_OUTCOMES_FILE
+            self.warnings.add(kind, "", self.num_admissions - self.num_outcomes)
+        return CohortSummary(
+            num_rows=self.num_rows,
+            num_admissions=self.num_admissions,
+            num_diagnoses=self.num_diagnoses,
+            source_sha256=self.source_sha256(),
+            warnings=self.warnings.as_list(),
+        )
+
+    def count_row(self) -> None:
+        self.num_rows += 1
+        if self.on_progress and self.num_rows % PROGRESS_ROWS == 0:
+            self.on_progress(self.num_rows)
+
+    def refuse(self, problem: str) -> None:
+        self.problems.append(problem)
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise CohortError(self.problems)
+
+    def admit(self, subject_id: str, hadm_id: str) -> None:
+        """Raises InvalidValueError if the admission has been another patient's."""
+        standing = self.subjects.get(hadm_id)
+        if standing is None:
+            self.subjects[hadm_id] = subject_id
+            self.num_admissions += 1
+        elif standing != subject_id:
+            raise InvalidValueError("its hadm_id belongs to two subject_ids")
+
+    def source_sha256(self) -> str:
+        """Of the files' unpacked contents; of files that envoys share, one hash an envoy."""
+        lines = [f"{name} {sha256}" for name, sha256 in sorted(self.hashes.items())]
+        if self.files.is_split:
+            lines.append(f"envoy {self.files.name}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class _WarningCounts:
+    """Counts of what is taken all the same, each with its first place."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        self.counts[kind] += count
+        self.examples.setdefault(kind, example)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        return [
+            {"kind": kind, "count": count, "example": self.examples[kind]}
+            for kind, count in self.counts.items()
+        ]
+
+
+class _CodeCounts:
+    """How often each code stands in a file: there are few, so each is looked at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.first_lines: dict[tuple[str, str], int] = {}
+
+    def add(self, icd_code: str, icd_version: str, line: int) -> None:
+        self.counts[icd_code, icd_version] += 1
+        self.first_lines.setdefault((icd_code, icd_version), line)
+
+    def warn(self, warnings: _WarningCounts) -> None:
+        num_numeric = num_zeros = 0
+        for (given, given_version), count in self.counts.items():
+            code, version, repair = parse_code(given, given_version)
+            place = place_of(self.path, self.first_lines[given, given_version])
+            example = f"{given} (ICD-{version}), {place}"
+            if repair:
+                warnings.add(REPAIRED_ZEROS, f"{given} read as {code}, {example}", count)
+            kind = ODD_CODES.get(code_status(code, version))
+            if kind:
+                warnings.add(kind, example, count)
+            if version == 9 and code.isdigit():
+                num_numeric += count
+                num_zeros += count if given.startswith("0") else 0
+        if num_numeric >= MIN_ROWS_FOR_LOST_ZEROS and not num_zeros:
+            warnings.add(LOST_ZEROS, label_of(self.path), num_numeric)

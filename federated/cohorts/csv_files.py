@@ -1,0 +1,138 @@
+"""The rows of a CSV file, gzipped or not, hashed as they go by."""
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from federated.errors import CohortError
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+Rows: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]  # line and values
+
+
+@lru_cache(maxsize=16)
+def label_of(path: Path) -> str:
+    """How a problem names a file: with its folder, which is the hospital's."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def place_of(path: Path, line: int) -> str:
+    """How a problem names a row."""
+    return f"{label_of(path)} line {line}"
+
+
+def read_rows(
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    hashes: dict[str, str] | None = None,
+) -> Rows:
+    """Line and values of each row: of the required columns, then of the optional ones.
+
+    An absent optional column is empty. When the file has been read to its end, the sha256 of its
+    unpacked content is put into `hashes` under the file's name.
+
+    Raises:
+        CohortError: it cannot be read, a column is missing, or a row has too few or many fields.
+    """
+    with _open_plain(path) as plain:
+        hashing = _HashingReader(plain)
+        buffered = io.BufferedReader(hashing, buffer_size=2**16)
+        with io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="") as text:
+            yield from parse_rows(text, path, required, optional)
+            if hashes is not None:
+                hashes[path.name.removesuffix(".gz")] = hashing.digest.hexdigest()
+
+
+def parse_rows(
+    text: Iterable[str], path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Rows:
+    """As `read_rows`, of a text that is open; `path` is only what its problems name."""
+    reader = csv.reader(text, strict=True)
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        _check_header(header, path, required, optional)
+        # Each row gets one empty value behind its last: that of an absent column.
+        positions = [
+            header.index(name) if name in header else -1 for name in (*required, *optional)
+        ]
+        pick = itemgetter(*positions, -1)
+        for row in reader:
+            if not row:
+                continue  # an empty line
+            if len(row) != len(header):
+                place = place_of(path, reader.line_num)
+                raise CohortError([f"{place}: {len(row)} fields, the header has {len(header)}"])
+            row.append("")
+            yield reader.line_num, tuple(map(str.strip, pick(row)[:-1]))
+    except csv.Error as error:
+        raise CohortError([f"{place_of(path, reader.line_num)}: {error}"]) from error
+    except UnicodeDecodeError as error:
+        place = place_of(path, _first_line_not_utf8(path))
+        raise CohortError([f"{place}: is not UTF-8 ({error.reason})"]) from error
+
+
+def _check_header(
+    header: Sequence[str], path: Path, required: Sequence[str], optional: Sequence[str]
+) -> None:
+    missing = [name for name in required if name not in header]
+    if missing:
+        plural = "s" if len(missing) > 1 else ""
+        raise CohortError([f"{label_of(path)}: missing column{plural} {', '.join(missing)}"])
+    for name in (*required, *optional):
+        if header.count(name) > 1:
+            raise CohortError([f"{place_of(path, 1)}: the column {name} is there twice"])
+
+
+def _first_line_not_utf8(path: Path) -> int:
+    with _open_plain(path) as plain:
+        for number, line in enumerate(plain, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+@contextmanager
+def _open_plain(path: Path) -> Iterator[BinaryIO]:
+    """The file's content, unpacked if it is gzip, whatever its name says."""
+    try:
+        with path.open("rb") as file:
+            is_gzip = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if is_gzip:
+                with gzip.open(file) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            else:
+                yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CohortError([f"{label_of(path)}: truncated or damaged gzip ({error})"]) from error
+    except OSError as error:
+        raise CohortError([f"{label_of(path)}: cannot be read: {error.strerror}"]) from error
+
+
+class _HashingReader(io.RawIOBase):
+    """Passes a stream on and hashes what goes through."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self.stream.read(len(buffer))
+        self.digest.update(chunk)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

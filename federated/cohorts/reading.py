@@ -1,0 +1,93 @@
+"""The admissions and diagnoses of an envoy, from whichever layout its files have."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from operator import attrgetter
+
+from federated.cohorts.csv_files import read_rows
+from federated.cohorts.disk_dict import DiskDict
+from federated.cohorts.layouts import EnvoyFiles, envoys_of_admissions
+from federated.cohorts.mimic import PlacedRecord, given_rows, mimic_rows
+from federated.cohorts.records import (
+    DIAGNOSES_HEADER,
+    AdmissionRecord,
+    CodedDiagnosis,
+    admission_order,
+)
+from federated.cohorts.values import parse_coded
+from federated.errors import CohortError, InvalidValueError
+
+
+def iter_outcomes(files: EnvoyFiles) -> Iterator[AdmissionRecord]:
+    """Every admission once, without its diagnoses, in the order of the files.
+
+    Sex is the patient's: the first one recorded, in the order of admissions. An admission that
+    only the diagnoses know comes last, with nothing else known.
+    """
+    with DiskDict[str]() as sexes, DiskDict[str]() as seen:
+        _note_first_sexes(files, sexes)
+        for record in _given_outcomes(files):
+            seen[record.hadm_id] = record.subject_id
+            sex = _sex_of(record.subject_id, sexes)
+            yield record if record.sex == sex else replace(record, sex=sex)
+        if files.is_split:
+            return  # what derived_outcomes does not know belongs to no envoy
+        for subject_id, hadm_id, _ in iter_diagnoses(files):
+            if hadm_id not in seen:
+                seen[hadm_id] = subject_id
+                yield AdmissionRecord(subject_id, hadm_id, sex=_sex_of(subject_id, sexes))
+
+
+def iter_diagnoses(files: EnvoyFiles) -> Iterator[tuple[str, str, CodedDiagnosis]]:
+    """Every diagnosis with its subject_id and hadm_id, in the order of the file."""
+    envoys = envoys_of_admissions(files)
+    for _, (subject_id, hadm_id, *coded) in read_rows(files.diagnoses, DIAGNOSES_HEADER):
+        if envoys is None or envoys.get(hadm_id) == files.name:
+            yield subject_id, hadm_id, parse_coded(*coded)
+
+
+def read_admissions(files: EnvoyFiles) -> list[AdmissionRecord]:
+    """Every admission with its diagnoses, sorted by patient and `admission_order`, in memory."""
+    diagnoses = defaultdict(list)
+    for _, hadm_id, diagnosis in iter_diagnoses(files):
+        diagnoses[hadm_id].append(diagnosis)
+    records = [
+        replace(
+            record, diagnoses=tuple(sorted(diagnoses[record.hadm_id], key=attrgetter("seq_num")))
+        )
+        for record in iter_outcomes(files)
+    ]
+    return sorted(records, key=lambda record: (record.subject_id, admission_order(record)))
+
+
+def outcome_rows(files: EnvoyFiles, hashes: dict[str, str] | None = None) -> Iterator[PlacedRecord]:
+    """Place and record of each admission that the files of outcomes know, or what is wrong.
+
+    Args:
+        hashes: receives the sha256 of each file that has been read to its end.
+    """
+    if files.patients is not None and files.admissions is not None:
+        yield from mimic_rows(files, files.patients, files.admissions, hashes)
+    elif files.outcomes is not None:
+        yield from given_rows(files.outcomes, hashes)
+
+
+def _given_outcomes(files: EnvoyFiles) -> Iterator[AdmissionRecord]:
+    for place, record in outcome_rows(files):
+        if isinstance(record, InvalidValueError):
+            raise CohortError([f"{place}: {record}"])
+        yield record
+
+
+def _note_first_sexes(files: EnvoyFiles, sexes: DiskDict[str]) -> None:
+    """Note each patient's first admission with a sex: `admission_order` and the sex, one text."""
+    for record in _given_outcomes(files):
+        if record.sex:
+            noted = f"{admission_order(record)} {record.sex}"
+            if noted < sexes.setdefault(record.subject_id, noted):
+                sexes[record.subject_id] = noted
+
+
+def _sex_of(subject_id: str, sexes: DiskDict[str]) -> str:
+    return (sexes.get(subject_id) or "")[-1:]

@@ -1,0 +1,157 @@
+"""What one field of a row says; whatever cannot be read raises InvalidValueError."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any
+
+from federated.cohorts.records import (
+    OUTCOMES_HEADER,
+    AdmissionRecord,
+    CodedDiagnosis,
+    canonical_time,
+)
+from federated.errors import InvalidCodeError, InvalidValueError
+from federated.icd import normalize_code
+
+MAX_ID_LENGTH = 64
+MAX_SEQ_NUM = 65_535
+MAX_COUNT = 1_000_000
+MAX_AGE = 130.0
+MAX_LOS_DAYS = 36_525.0
+MAX_RISK_LEVEL = 2
+
+_AGE_BAND = re.compile(r"\[(\d{1,3})-(\d{1,3})\)")
+_FLAGS = {"": None, "0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
+_SEXES |= dict.fromkeys(("", "u", "unknown", "unknown/invalid", "other", "o"), "")
+_ICD_VERSIONS = {"9": 9, "10": 10, "9.0": 9, "10.0": 10}
+
+
+def _refuse(column: str, text: str, wanted: str) -> InvalidValueError:
+    return InvalidValueError(f"{column} {text[:40]!r} is no {wanted}")
+
+
+def parse_id(text: str, column: str) -> str:
+    """An identifier, as given. A refusal never shows it: it is a patient's."""
+    if not text:
+        raise InvalidValueError(f"{column} is empty")
+    if len(text) > MAX_ID_LENGTH:
+        raise InvalidValueError(f"{column} has {len(text)} characters, {MAX_ID_LENGTH} is the most")
+    if not text.isprintable():
+        raise InvalidValueError(f"{column} has a character that cannot be printed")
+    return text
+
+
+@lru_cache(maxsize=4096)
+def parse_count(text: str, column: str, largest: int = MAX_COUNT) -> int | None:
+    """A whole number from 0; "3.0" counts as 3, as spreadsheets and pandas write it."""
+    if not text:
+        return None
+    digits = re.sub(r"\.0*$", "", text)
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10) or int(digits) > largest:
+        raise _refuse(column, text, f"whole number from 0 to {largest}")
+    return int(digits)
+
+
+@lru_cache(maxsize=2048)
+def parse_measure(text: str, column: str, largest: float) -> float | None:
+    """A number from 0."""
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= largest or not text.isascii() or "_" in text:
+        raise _refuse(column, text, f"number from 0 to {largest:g}")
+    return value
+
+
+def parse_age(text: str, column: str) -> float | None:
+    """Years; of a band such as `[50-60)` the middle."""
+    band = _AGE_BAND.fullmatch(text)
+    if band is None:
+        return parse_measure(text, column, MAX_AGE)
+    low, high = int(band[1]), int(band[2])
+    if not low < high <= MAX_AGE:
+        raise _refuse(column, text, "age")
+    return (low + high) / 2
+
+
+def parse_flag(text: str, column: str) -> bool | None:
+    """Yes, no or not known."""
+    try:
+        return _FLAGS[text.lower()]
+    except KeyError:
+        raise _refuse(column, text, "flag (0, 1 or empty)") from None
+
+
+def parse_sex(text: str, column: str) -> str:
+    """F, M or empty."""
+    try:
+        return _SEXES[text.lower()]
+    except KeyError:
+        raise _refuse(column, text, "gender (F, Female, M, Male or empty)") from None
+
+
+def parse_time(text: str, column: str) -> str:
+    """A moment as `canonical_time` writes it, or empty."""
+    if not text:
+        return ""
+    try:
+        return canonical_time(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise _refuse(column, text, "date and time (YYYY-MM-DD HH:MM:SS)") from None
+
+
+# In the order of OUTCOMES_HEADER.
+_PARSERS: tuple[Callable[[str, str], Any], ...] = (
+    parse_id,
+    parse_id,
+    parse_age,
+    parse_sex,
+    parse_time,
+    parse_time,
+    partial(parse_measure, largest=MAX_LOS_DAYS),
+    *(parse_flag,) * 4,
+    *(partial(parse_count, largest=MAX_RISK_LEVEL),) * 2,
+    *(parse_count,) * 4,
+)
+_OUTCOME_FIELDS = tuple(zip(_PARSERS, OUTCOMES_HEADER, strict=True))
+
+
+def parse_outcome(values: Sequence[str]) -> AdmissionRecord:
+    """A row of the columns OUTCOMES_HEADER."""
+    return AdmissionRecord(
+        *(
+            parse(text, column)
+            for (parse, column), text in zip(_OUTCOME_FIELDS, values, strict=True)
+        )
+    )
+
+
+@lru_cache(maxsize=2048)
+def parse_coded(seq_num: str, icd_code: str, icd_version: str) -> CodedDiagnosis:
+    """What a row of diagnoses says besides whose it is."""
+    number = parse_count(seq_num, "seq_num", MAX_SEQ_NUM)
+    if number is None:
+        raise InvalidValueError("seq_num is empty")
+    code, version, _warning = parse_code(icd_code, icd_version)
+    return CodedDiagnosis(number, code, version)
+
+
+def parse_code(icd_code: str, icd_version: str) -> tuple[str, int, str | None]:
+    """A normalised code, its version, and a warning in words if the code had to be repaired."""
+    version = _ICD_VERSIONS.get(icd_version)
+    if version is None:
+        raise _refuse("icd_version", icd_version, "version of ICD (9 or 10)")
+    if not icd_code:
+        raise InvalidValueError("icd_code is empty")
+    try:
+        code, warning = normalize_code(icd_code, version)
+    except InvalidCodeError as error:
+        raise InvalidValueError(f"icd_code {error}") from error
+    return code, version, warning

@@ -22,7 +22,7 @@ def read_datasets(data_dir: Path, target: str) -> dict[str, ClientDataset]:
     datasets = {}
     for files in find_envoys(data_dir):
         check_envoy(files)
-        datasets[files.name] = build_dataset(read_admissions(files), schema)
+        datasets[files.client_id] = build_dataset(read_admissions(files), schema)
     return datasets
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.utils.text import slugify
 from tqdm import tqdm
 
 from diagnoses.models import Import
@@ -67,9 +66,13 @@ def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
     load_icd_codes()
     envoys = []
     for files in find_envoys(folder):
-        envoy, _ = Envoy.objects.get_or_create(
-            name=files.name, defaults={"slug": slugify(files.name) or "hospital"}
-        )
+        namesake = Envoy.objects.filter(slug=files.client_id).exclude(name=files.name).first()
+        if namesake:
+            raise DemonstrationError(
+                f"The name {files.name!r} is too like that of the hospital {namesake.name!r}, which"
+                " is here already: rename one, or start with --fresh"
+            )
+        envoy, _ = Envoy.objects.get_or_create(name=files.name, defaults={"slug": files.client_id})
         imported = _import_one(envoy, files)
         say(
             f"  {envoy.name}: {imported.num_admissions:,} admissions,"

@@ -6,6 +6,9 @@ DIR/hosp/diagnoses_icd.csv, patients.csv, admissions.csv                MIMIC-IV
                                                     of DIR/derived_outcomes.csv splits it
 """
 
+import hashlib
+import re
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,13 +27,41 @@ class EnvoyFiles:
     admissions: Path | None = None
     is_split: bool = False  # the files hold other envoys' rows too: `outcomes` says whose
 
+    @property
+    def client_id(self) -> str:
+        """What the envoy is called in a round, whoever runs it: seeds and order follow from it."""
+        return client_id_of(self.name)
+
+
+def client_id_of(name: str) -> str:
+    """Lower-case ASCII letters, digits, hyphens and underscores; a hash where none remain."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    client_id = re.sub(r"[^a-z0-9_]+", "-", ascii_name).strip("-_")[:80]
+    return client_id or f"hospital-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
 
 def find_envoys(data_dir: Path) -> list[EnvoyFiles]:
     """The envoys of a cohort folder, sorted by name.
 
     Raises:
-        CohortError: there is none, or it is not plain which file to read.
+        CohortError: there is none, it is not plain which file to read, or two names are too alike
+            to tell the envoys apart by.
     """
+    envoys = _find_envoys(data_dir)
+    by_client_id: dict[str, str] = {}
+    for files in envoys:
+        other = by_client_id.setdefault(files.client_id, files.name)
+        if other != files.name:
+            raise CohortError(
+                [
+                    f"{data_dir}: {other!r} and {files.name!r} both become {files.client_id!r}:"
+                    " rename one"
+                ]
+            )
+    return envoys
+
+
+def _find_envoys(data_dir: Path) -> list[EnvoyFiles]:
     folders = sorted(
         path
         for path in data_dir.glob("envoys/*")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from federated.cohorts import (
+    DIAGNOSES_HEADER,
     AdmissionRecord,
     CodedDiagnosis,
+    EnvoyFiles,
     admission_order,
     check_envoy,
     find_envoys,
@@ -151,6 +153,29 @@ def test_envoys_are_found_in_order_of_name_and_hidden_folders_are_not(tmp_path):
     for name in ("south", "North", ".tmp"):
         write(tmp_path / "envoys" / name / "diagnoses.csv", DIAGNOSES)
     assert [files.name for files in find_envoys(tmp_path)] == ["North", "south"]
+
+
+@pytest.mark.parametrize(
+    ("name", "client_id"),
+    [("ward", "ward"), ("nospec_payer", "nospec_payer"), ("Süd West/2", "sud-west-2")],
+)
+def test_an_envoys_name_becomes_what_it_is_called_in_a_round(name, client_id):
+    assert EnvoyFiles(name, Path("diagnoses.csv")).client_id == client_id
+
+
+def test_a_name_without_a_latin_letter_is_called_by_its_hash():
+    first, other = (EnvoyFiles(name, Path("diagnoses.csv")) for name in ("病院", "医院"))
+    assert first.client_id.startswith("hospital-")
+    assert first.client_id != other.client_id
+
+
+def test_two_envoys_that_would_be_called_alike_are_refused(tmp_path):
+    for name in ("Süd", "sud"):
+        folder = tmp_path / "envoys" / name
+        folder.mkdir(parents=True)
+        (folder / "diagnoses.csv").write_text(f"{','.join(DIAGNOSES_HEADER)}\n1,1,1,I10,10\n")
+    with pytest.raises(CohortError, match="'Süd' and 'sud' both become 'sud': rename one"):
+        find_envoys(tmp_path)
 
 
 def test_admissions_of_a_patient_go_by_date_and_then_by_hadm_id():

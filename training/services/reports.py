@@ -61,11 +61,10 @@ def _make_report(report: RunReport) -> None:
 
     run = report.run
     plan = TrainingPlan.from_json(run.plan)
+    participants = run.participants.filter(sits_out_because="").select_related("envoy", "snapshot")
     datasets = {
         participant.envoy.slug: open_snapshot(participant.snapshot, plan)
-        for participant in run.participants.filter(sits_out_because="").select_related(
-            "envoy", "snapshot"
-        )
+        for participant in participants
         if participant.snapshot
     }
     federated = SimulationResult(
@@ -79,5 +78,9 @@ def _make_report(report: RunReport) -> None:
         seed=run.seed,
         on_progress=Progress(report).show,
     )
-    TrainingRun.objects.filter(pk=run.pk).update(report=result.to_json())
+    names = {participant.envoy.slug: participant.envoy.name for participant in participants}
+    plain = result.to_json()
+    for row in plain["envoys"]:
+        row["name"] = names[row["name"]]
+    TrainingRun.objects.filter(pk=run.pk).update(report=plain)
     RunReport.objects.finish(report, status=RunReport.Status.COMPLETE)

@@ -3,8 +3,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from diagnoses import services
-from diagnoses.management.commands.import_cohort import envoy_named
-from envoys.errors import StorageError
+from envoys.lookup import envoy_named
+from federated.errors import FederatedError
 
 
 class Command(BaseCommand):
@@ -14,10 +14,10 @@ class Command(BaseCommand):
         parser.add_argument("envoy", help="name or slug of the envoy")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        envoy = envoy_named(options["envoy"])
         try:
+            envoy = envoy_named(options["envoy"])
             snapshot = services.export_now(envoy)
-        except StorageError as error:
+        except FederatedError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"{envoy.name}: {snapshot.num_admissions} admissions, {snapshot.num_diagnoses} "

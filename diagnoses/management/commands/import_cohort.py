@@ -2,21 +2,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import Q
 
 from diagnoses import services
 from diagnoses.models import Import
-from envoys.models import Envoy
+from envoys.lookup import envoy_named
 from federated.cohorts import EnvoyFiles, find_envoys
 from federated.errors import FederatedError
-
-
-def envoy_named(name: str) -> Envoy:
-    envoy = Envoy.objects.filter(Q(name=name) | Q(slug=name)).first()
-    if envoy is None:
-        known = ", ".join(Envoy.objects.values_list("name", flat=True)) or "none yet"
-        raise CommandError(f"There is no envoy {name!r}. There are: {known}.")
-    return envoy
 
 
 class Command(BaseCommand):

@@ -10,8 +10,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from federated.errors import FederatedError
 from federated.synthetic import write_synthetic_cohort
-from techlife.management.commands.demo import add_run_arguments
+from techlife.management.commands.demo import add_run_arguments, check_options
 
 
 class Command(BaseCommand):
@@ -21,6 +22,10 @@ class Command(BaseCommand):
         add_run_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            check_options(options)
+        except FederatedError as error:
+            raise CommandError(str(error)) from error
         with tempfile.TemporaryDirectory(prefix="techlife-compare-") as scratch:
             data = (options["data"] or Path(scratch, "synthetic")).resolve()
             if options["data"] is None:

@@ -12,7 +12,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from federated.cohorts import find_envoys
 from federated.errors import FederatedError
+from federated.plan import make_plan
 from techlife import demonstration
 from techlife.processes import (
     ProcessError,
@@ -43,6 +45,7 @@ class Command(BaseCommand):
             raise CommandError("The demonstration runs in TECHLIFE_MODE=embedded only")
         stop_on_signals()
         try:
+            check_options(options)
             with lock_data_folder(settings.DATA_DIR) as lock:
                 if not options["no_serve"]:
                     check_port_free(options["port"])
@@ -147,6 +150,27 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Peak memory: {own:.0f} MB here, {largest_child:.0f} MB in the largest other process"
         )
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse what cannot end well before anything has begun.
+
+    Raises:
+        CommandError, FederatedError: what is wrong with which option.
+    """
+    make_plan(
+        target=options["target"],
+        network=options["network"],
+        strategy=options["strategy"],
+        num_rounds=options["rounds"],
+    )
+    if not 0 <= options["seed"] < 2**63:
+        raise CommandError(f"--seed lies between 0 and 2**63, not {options['seed']}")
+    if options["data"]:
+        find_envoys(options["data"])
+    report = options.get("report")
+    if report and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise CommandError(f"--report: {report} cannot be written: name a file in a folder that is")
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:

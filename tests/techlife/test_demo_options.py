@@ -1,0 +1,51 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from techlife.management.commands.demo import Command
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    return {
+        "data": None,
+        "rounds": 1,
+        "target": "risk_tier",
+        "strategy": "fedavg",
+        "network": "logistic_regression",
+        "seed": 0,
+        "report": None,
+        "port": 8000,
+        "no_serve": True,
+        "fresh": False,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rounds": 0}, "at least one round"),
+        ({"target": "luck"}, "no target is called 'luck'; there are risk_tier"),
+        ({"strategy": "vote"}, "no strategy is called 'vote'"),
+        ({"network": "oracle"}, "no network is called 'oracle'"),
+        ({"seed": -1}, "--seed lies between"),
+        ({"seed": 2**63}, "--seed lies between"),
+        ({"data": Path("nowhere")}, "nowhere: no cohort"),
+        ({"report": Path("nowhere/report.json")}, "--report: nowhere/report.json"),
+    ],
+)
+def test_a_bad_option_is_refused_before_anything_begins(
+    changes: dict[str, Any], words: str, settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path / "untouched"
+    with pytest.raises(CommandError, match=words):
+        Command().handle(**options(**changes))
+    assert not settings.DATA_DIR.exists()
+
+
+def test_the_demonstration_is_refused_in_production(settings: Any) -> None:
+    settings.EMBEDDED = False
+    with pytest.raises(CommandError, match="TECHLIFE_MODE=embedded"):
+        call_command("demo", no_serve=True)

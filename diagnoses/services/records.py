@@ -2,9 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime, timedelta
-from itertools import zip_longest
 from typing import Any
 
 from django.utils import timezone
@@ -13,14 +10,12 @@ from diagnoses.models import Admission, Diagnosis, ImportedQuerySet, Patient
 from diagnoses.services.batches import batched
 from envoys.models import Envoy
 from federated.cohorts import (
-    READMISSION_DAYS,
     VALUE_FIELDS,
     AdmissionRecord,
     CodedDiagnosis,
     admission_order,
     canonical_time,
-    days_between,
-    is_readmission,
+    with_what_dates_tell,
 )
 
 PATIENTS_PER_CHUNK = 500
@@ -54,7 +49,8 @@ def admission_records(
     for chunk in batched(in_order, PATIENTS_PER_CHUNK):
         by_patient = _records_by_patient(envoy, [pk for _, pk in chunk], with_diagnoses)
         for _, patient_id in chunk:
-            yield from _with_readmissions(sorted(by_patient[patient_id], key=admission_order), now)
+            in_time = sorted(by_patient[patient_id], key=admission_order)
+            yield from with_what_dates_tell(in_time, now=now)
 
 
 def _records_by_patient(
@@ -95,8 +91,6 @@ def _record(admission: dict[str, Any], diagnoses: tuple[CodedDiagnosis, ...]) ->
     times = [canonical_time(moment) if moment else "" for moment in (admitted_at, discharged_at)]
     if given["age"] is None and admission["patient__birth_year"] and admitted_at:
         given["age"] = float(max(0, admitted_at.year - admission["patient__birth_year"]))
-    if given["los_days"] is None:
-        given["los_days"] = days_between(*times)
     return AdmissionRecord(
         subject_id=admission["patient__subject_id"],
         hadm_id=admission["hadm_id"],
@@ -106,17 +100,3 @@ def _record(admission: dict[str, Any], diagnoses: tuple[CodedDiagnosis, ...]) ->
         diagnoses=diagnoses,
         **given,
     )
-
-
-def _with_readmissions(records: list[AdmissionRecord], now: datetime) -> Iterator[AdmissionRecord]:
-    """One patient's admissions in order, each with whether another followed within 30 days."""
-    settled = canonical_time(now - timedelta(days=READMISSION_DAYS))
-    for record, following in zip_longest(records, records[1:]):
-        if record.readmit_30d is not None or record.died_in_hospital or not record.discharged_at:
-            yield record
-            continue
-        readmitted = is_readmission(
-            record.discharged_at, following.admitted_at if following else ""
-        )
-        known = readmitted or record.discharged_at <= settled
-        yield replace(record, readmit_30d=readmitted) if known else record

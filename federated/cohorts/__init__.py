@@ -18,6 +18,7 @@ from federated.cohorts.records import (
     canonical_time,
     days_between,
     is_readmission,
+    with_what_dates_tell,
 )
 from federated.cohorts.snapshots import iter_snapshot, write_records
 
@@ -41,5 +42,6 @@ __all__ = [
     "iter_outcomes",
     "iter_snapshot",
     "read_admissions",
+    "with_what_dates_tell",
     "write_records",
 ]

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
 from operator import attrgetter
 
 from federated.cohorts.csv_files import read_rows
@@ -14,6 +16,7 @@ from federated.cohorts.records import (
     AdmissionRecord,
     CodedDiagnosis,
     admission_order,
+    with_what_dates_tell,
 )
 from federated.cohorts.values import parse_coded
 from federated.errors import CohortError, InvalidValueError
@@ -48,7 +51,10 @@ def iter_diagnoses(files: EnvoyFiles) -> Iterator[tuple[str, str, CodedDiagnosis
 
 
 def read_admissions(files: EnvoyFiles) -> list[AdmissionRecord]:
-    """Every admission with its diagnoses, sorted by patient and `admission_order`, in memory."""
+    """Every admission with its diagnoses, sorted by patient and `admission_order`, in memory.
+
+    What dates tell is filled in, as an export of the same rows would on the same day.
+    """
     diagnoses = defaultdict(list)
     for _, hadm_id, diagnosis in iter_diagnoses(files):
         diagnoses[hadm_id].append(diagnosis)
@@ -58,7 +64,13 @@ def read_admissions(files: EnvoyFiles) -> list[AdmissionRecord]:
         )
         for record in iter_outcomes(files)
     ]
-    return sorted(records, key=lambda record: (record.subject_id, admission_order(record)))
+    records.sort(key=lambda record: (record.subject_id, admission_order(record)))
+    now = datetime.now(UTC)
+    return [
+        record
+        for _, of_patient in groupby(records, key=attrgetter("subject_id"))
+        for record in with_what_dates_tell(list(of_patient), now=now)
+    ]
 
 
 def outcome_rows(files: EnvoyFiles, hashes: dict[str, str] | None = None) -> Iterator[PlacedRecord]:

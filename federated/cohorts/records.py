@@ -1,7 +1,9 @@
 """An admission as the algorithm reads it, and what follows from its times."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
 READMISSION_DAYS = 30
 
@@ -73,3 +75,25 @@ def days_between(admitted_at: str, discharged_at: str) -> float | None:
         return None
     stay = datetime.fromisoformat(discharged_at) - datetime.fromisoformat(admitted_at)
     return round(stay / timedelta(days=1), 3)
+
+
+def with_what_dates_tell(
+    records: Sequence[AdmissionRecord], *, now: datetime
+) -> Iterator[AdmissionRecord]:
+    """One patient's admissions in order; stay and readmission follow from dates where not given.
+
+    Readmission is known once 30 days have passed since the discharge, or as soon as it happened;
+    who died in hospital has none.
+    """
+    settled = canonical_time(now - timedelta(days=READMISSION_DAYS))
+    for record, following in zip_longest(records, records[1:]):
+        if record.los_days is None:
+            record = replace(
+                record, los_days=days_between(record.admitted_at, record.discharged_at)
+            )
+        if record.readmit_30d is None and record.discharged_at and not record.died_in_hospital:
+            next_admitted_at = following.admitted_at if following else ""
+            readmitted = is_readmission(record.discharged_at, next_admitted_at)
+            if readmitted or record.discharged_at <= settled:
+                record = replace(record, readmit_30d=readmitted)
+        yield record

@@ -525,3 +525,15 @@ def test_reading_a_cohort_loads_neither_numpy_nor_torch():
     program = "import sys, federated.cohorts\nprint(*{'numpy', 'torch'}.intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_stay_and_readmission_follow_from_dates_where_they_are_not_given(tmp_path):
+    outcomes = """subject_id,hadm_id,admitted_at,discharged_at
+p1,11,2020-01-01 08:00:00,2020-01-03 08:00:00
+p1,12,2020-01-20 08:00:00,2020-01-21 20:00:00
+p2,13,2020-02-01 08:00:00,
+"""
+    first, second, still_there = read_admissions(write_envoy(tmp_path, outcomes=outcomes))
+    assert (first.los_days, first.readmit_30d) == (2.0, True)
+    assert (second.los_days, second.readmit_30d) == (1.5, False)
+    assert (still_there.los_days, still_there.readmit_30d) == (None, None)

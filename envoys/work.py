@@ -64,6 +64,11 @@ class WorkQuerySet(models.QuerySet[Any]):
                 setattr(row, name, value)
         return bool(updated)
 
+    def hand_back(self, row: Any, **values: Any) -> bool:
+        """As `finish`, for who gives up: only while the lease is still theirs."""
+        mine = self.filter(holder=row.holder, status=self.model.WORKING)
+        return mine.finish(row, **values)
+
     def give_up(self) -> int:
         """Fail what has been begun too often without an end; returns how many rows.
 

@@ -1,24 +1,26 @@
 """The director's half of a round."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federated.errors import EmptyRoundError, UnknownStrategyError
+from federated.errors import EmptyRoundError
 from federated.params import Params, check_same_shapes
 
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """What a hospital sends: never a row."""
+    """What a hospital sends, never a row; and what it keeps for its next round."""
 
     client_id: str
     delta_params: Params  # local minus global
     num_examples: int
     metrics: dict[str, Any] = field(default_factory=dict)
+    delta_control: Params = field(default_factory=dict)  # new control variate minus old, if any
+    client_state: Params = field(default_factory=dict)  # stays at the hospital: it is never sent
 
 
 class WeightedSum:
@@ -61,38 +63,21 @@ def weighted_mean(updates: Iterable[ClientUpdate]) -> Params:
     return total.mean()
 
 
-def fedavg(global_params: Params, updates: Iterable[ClientUpdate]) -> Params:
-    """The next global parameters: the old ones plus the weighted mean of the deltas, float32."""
-    delta_params = weighted_mean(updates)
+def moved(global_params: Params, change: Params) -> Params:
+    """Global parameters plus a change in float64, as float32.
+
+    Raises:
+        ShapeMismatchError: the change is not of this model.
+    """
     check_same_shapes(
-        global_params, {name: value.astype(np.float32) for name, value in delta_params.items()}
+        global_params, {name: value.astype(np.float32) for name, value in change.items()}
     )
     return {
-        name: (global_params[name].astype(np.float64) + delta_params[name]).astype(np.float32)
+        name: (global_params[name].astype(np.float64) + change[name]).astype(np.float32)
         for name in sorted(global_params)
     }
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """How updates become the next global model.
-
-    `needs_plain_updates`: it looks at single updates, so secure aggregation must refuse it.
-    """
-
-    name: str
-    title: str
-    aggregate: Callable[[Params, Iterable[ClientUpdate]], Params]
-    needs_plain_updates: bool
-
-
-_STRATEGIES = {"fedavg": Strategy("fedavg", "FedAvg", fedavg, needs_plain_updates=False)}
-
-
-def strategy_named(name: str) -> Strategy:
-    """Raises UnknownStrategyError, which says what there is."""
-    if name not in _STRATEGIES:
-        raise UnknownStrategyError(
-            f"no strategy is called {name!r}; there are {', '.join(sorted(_STRATEGIES))}"
-        )
-    return _STRATEGIES[name]
+def fedavg(global_params: Params, updates: Iterable[ClientUpdate]) -> Params:
+    """The next global parameters: the old ones plus the weighted mean of the deltas, float32."""
+    return moved(global_params, weighted_mean(updates))

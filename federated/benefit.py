@@ -16,6 +16,7 @@ from federated.metrics import UNDEFINED, Metrics, mean_of, measure
 from federated.plan import TrainingPlan
 from federated.prediction import predict_rows
 from federated.simulation import SimulationResult, simulate
+from federated.strategies import StrategyParameters
 
 MODELS = ("rule_of_thumb", "local", "global", "pooled")
 NUM_BANDS = 3
@@ -71,7 +72,8 @@ def benefit_report(
 ) -> BenefitReport:
     """Train the baselines for as many local epochs as the federation, and score all of them.
 
-    A hospital too small for the federation is still trained alone, to be compared; one without a
+    A baseline has one client, for which there is nothing to choose but FedAvg, whatever the plan's
+    strategy. A hospital too small for the federation is still trained alone, to be compared; one without a
     training example has no local model, and undefined figures.
 
     Args:
@@ -81,7 +83,9 @@ def benefit_report(
     """
     everyone = concatenate([datasets[name] for name in sorted(datasets)])
     frequencies = band_frequencies(everyone, num_classes)
-    lone_plan = replace(plan, min_examples=1)
+    lone_plan = replace(
+        plan, min_examples=1, strategy="fedavg", strategy_parameters=StrategyParameters()
+    )
     num_trainable = sum(dataset.num_examples > 0 for dataset in datasets.values())
     done, total = 0, (num_trainable + 1) * plan.num_rounds
 

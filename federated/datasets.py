@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.cohorts import AdmissionRecord
-from federated.errors import SchemaMismatchError, UnknownDatasetError
+from federated.errors import (
+    SchemaMismatchError,
+    UnknownDatasetError,
+    UnreadableDatasetError,
+)
 from federated.features import TRAIN, FeatureSchema, encode, split_of
 from federated.targets import rule_of_thumb_band, target_named
 
@@ -108,7 +112,10 @@ def save_dataset(dataset: ClientDataset, folder: Path, *, schema_sha256: str) ->
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
         for field in fields(ClientDataset):
-            np.save(unfinished / f"{field.name}.npy", getattr(dataset, field.name))
+            with (unfinished / f"{field.name}.npy").open("wb") as file:
+                np.save(file, getattr(dataset, field.name))
+                file.flush()
+                os.fsync(file.fileno())
         (unfinished / "schema.json").write_text(json.dumps({"schema_sha256": schema_sha256}))
         os.replace(unfinished, folder)
     except OSError:
@@ -122,21 +129,23 @@ def open_dataset(folder: Path, *, schema_sha256: str) -> ClientDataset:
     """Map the arrays of `save_dataset` into memory; pages are read as they are used.
 
     Raises:
-        FileNotFoundError: nothing has been saved there.
+        UnreadableDatasetError: nothing has been saved there, or it is damaged: build it again.
         SchemaMismatchError: it was built with another vocabulary or other inputs.
     """
-    built_with = json.loads((folder / "schema.json").read_text())["schema_sha256"]
+    try:
+        built_with = json.loads((folder / "schema.json").read_text())["schema_sha256"]
+        arrays = {
+            field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r")
+            for field in fields(ClientDataset)
+        }
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise UnreadableDatasetError(f"the arrays in {folder.name} cannot be read") from error
     if built_with != schema_sha256:
         raise SchemaMismatchError(
             f"the arrays were built with the inputs {built_with[:12]}, the study has"
             f" {schema_sha256[:12]}: another vocabulary or other inputs"
         )
-    return ClientDataset(
-        **{
-            field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r")
-            for field in fields(ClientDataset)
-        }
-    )
+    return ClientDataset(**arrays)
 
 
 @dataclass(frozen=True)

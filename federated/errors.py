@@ -25,6 +25,10 @@ class EmptyRoundError(FederatedError):
     """Nobody sent an example: there is nothing to average, and zero would look like convergence."""
 
 
+class TooFewUpdatesError(FederatedError):
+    """Fewer updates than a strategy needs to tolerate as many bad ones as it promises."""
+
+
 class ShapeMismatchError(FederatedError):
     """Parameters of another model."""
 
@@ -41,6 +45,10 @@ class SchemaMismatchError(FederatedError):
     """Another vocabulary, or other inputs, than the study's."""
 
 
+class UnreadableDatasetError(FederatedError):
+    """Saved arrays that are missing or damaged."""
+
+
 class InvalidPlanError(FederatedError):
     """A plan that cannot be carried out."""
 
@@ -55,6 +63,10 @@ class UnknownNetworkError(FederatedError):
 
 class UnknownStrategyError(FederatedError):
     """No such strategy."""
+
+
+class UnknownAttackError(FederatedError):
+    """No such attack."""
 
 
 class UnknownDatasetError(FederatedError):

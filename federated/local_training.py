@@ -1,6 +1,6 @@
 """The client's half of a round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from federated.errors import EmptyRoundError
 from federated.features import TRAIN, VALIDATION
 from federated.metrics import auroc, cross_entropy
 from federated.networks import Tensors, logits
-from federated.params import Params, check_finite, subtract
+from federated.params import Params, check_finite, subtract, with_prefix
 from federated.plan import LocalTrainingConfig
 from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
@@ -26,21 +26,32 @@ def train_locally(
     *,
     client_id: str,
     rng: np.random.Generator,
+    proximal_mu: float = 0.0,
+    controls: tuple[Params, Params] | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> ClientUpdate:
     """Run E epochs of mini-batch SGD on cross-entropy from the global parameters.
+
+    With g the gradient of a batch at the local parameters y, x the global ones and η the learning
+    rate, a step is y ← y - η (g + μ (y - x) + c - cᵢ), after weight decay.
 
     Equal arguments give equal bits on one type of processor, with one torch thread.
 
     Args:
         rng: decides the order of examples, and nothing else is random.
+        proximal_mu: μ of FedProx; 0 trains as without it, to the same bits.
+        controls: c of the server and cᵢ of this hospital, for SCAFFOLD; float32.
         on_batch: called after every step, to show a sign of life.
     Returns:
-        The change of the parameters and `train_loss`, the mean over the last epoch, in nats.
+        The change of the parameters and `train_loss`, the mean over the last epoch, in nats. With
+        controls also the change of cᵢ; the new one is cᵢ - c + (x - y) / (steps · η), the mean
+        gradient along the way (weight decay counts as part of it).
     Raises:
         EmptyRoundError: the hospital has no labelled training example.
         NotFiniteError: training diverged.
-    Source: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate.
+    Source: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate; Li et al. 2020,
+        arXiv:1812.06127, equation 2; Karimireddy et al. 2020, arXiv:1910.06378, Algorithm 1,
+        lines 10 and 12, option II.
     """
     rows = dataset.rows(TRAIN)
     if not len(rows):
@@ -50,6 +61,9 @@ def train_locally(
         for name, value in sorted(global_params.items())
     }
     leaves = list(params.values())
+    starting_points = [leaf.detach().clone() for leaf in leaves]
+    corrections = _corrections(*controls) if controls else []
+    num_steps = 0
     loss_sum = 0.0
     for _ in range(config.local_epochs):
         loss_sum = 0.0
@@ -70,19 +84,48 @@ def train_locally(
             # time, and nothing here has a state to keep.
             gradients = torch.autograd.grad(loss, leaves)
             with torch.no_grad():
+                if proximal_mu:
+                    ways = _sums(leaves, starting_points, alpha=-1)
+                    gradients = _sums(gradients, ways, alpha=proximal_mu)
+                if controls:
+                    gradients = _sums(gradients, corrections)
                 for leaf, gradient in zip(leaves, gradients, strict=True):
                     leaf.mul_(1 - config.learning_rate * config.weight_decay)
                     leaf.sub_(gradient, alpha=config.learning_rate)
+            num_steps += 1
             loss_sum += loss.item() * len(batch)
             on_batch()
     local_params: Params = {name: leaf.detach().numpy() for name, leaf in params.items()}
     check_finite(local_params)
+    delta_params = subtract(local_params, global_params)
+    delta_control: Params = {}
+    if controls:
+        step_sum = num_steps * config.learning_rate
+        delta_control = {
+            name: (-delta_params[name] / step_sum - value).astype(np.float32)
+            for name, value in sorted(controls[0].items())
+        }
+        check_finite(with_prefix("control", delta_control))
     return ClientUpdate(
         client_id=client_id,
-        delta_params=subtract(local_params, global_params),
+        delta_params=delta_params,
         num_examples=len(rows),
         metrics={"train_loss": loss_sum / len(rows)},
+        delta_control=delta_control,
     )
+
+
+def _sums(
+    left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], *, alpha: float = 1.0
+) -> tuple[torch.Tensor, ...]:
+    """One of left plus alpha times one of right."""
+    return tuple(a.add(b, alpha=alpha) for a, b in zip(left, right, strict=True))
+
+
+def _corrections(server_control: Params, client_control: Params) -> list[torch.Tensor]:
+    """What is added to each gradient, c - cᵢ, in the order of the names."""
+    corrections = subtract(server_control, client_control)
+    return [torch.from_numpy(corrections[name]) for name in sorted(corrections)]
 
 
 def validation_metrics(

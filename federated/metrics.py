@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 Labels = NDArray[np.int8]
 Probabilities = NDArray[np.float32]
+Patients = NDArray[np.integer]  # (num_rows,): rows of one patient share a number
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def auroc(labels: Labels, probabilities: Probabilities) -> float | None:
         np.mean(
             [
                 roc_auc_score(labels == cls, probabilities[:, cls])
-                for cls in _scored_classes(num_classes)
+                for cls in scored_classes(num_classes)
             ]
         )
     )
@@ -62,7 +63,7 @@ def measure(labels: Labels, probabilities: Probabilities) -> Metrics:
     all_classes = len(np.unique(labels)) == num_classes
     auprc = [
         average_precision_score(labels == cls, probabilities[:, cls])
-        for cls in _scored_classes(num_classes)
+        for cls in scored_classes(num_classes)
         if all_classes
     ]
     probabilities = probabilities.astype(np.float64)
@@ -96,5 +97,6 @@ def mean_of(parts: list[Metrics]) -> Metrics:
     )
 
 
-def _scored_classes(num_classes: int) -> range:
+def scored_classes(num_classes: int) -> range:
+    """Those that are ranked against the rest: of two classes the second alone, else all."""
     return range(1, 2) if num_classes == 2 else range(num_classes)

@@ -17,6 +17,28 @@ from federated.errors import NotFiniteError, ShapeMismatchError, UnreadableParam
 Params = dict[str, NDArray[Any]]
 
 
+def add(left: Params, right: Params) -> Params:
+    check_same_shapes(left, right)
+    return {name: np.add(left[name], right[name]) for name in sorted(left)}
+
+
+def zeros_like(params: Params) -> Params:
+    return {name: np.zeros_like(params[name]) for name in sorted(params)}
+
+
+def with_prefix(prefix: str, params: Params) -> Params:
+    """The same arrays as `prefix/name`, so that several sets of them go into one file."""
+    return {f"{prefix}/{name}": value for name, value in params.items()}
+
+
+def under(prefix: str, params: Params) -> Params:
+    """The arrays that `with_prefix` put under a prefix."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in params.items() if name.startswith(start)
+    }
+
+
 def subtract(left: Params, right: Params) -> Params:
     check_same_shapes(left, right)
     return {name: np.subtract(left[name], right[name]) for name in sorted(left)}

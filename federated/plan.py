@@ -5,10 +5,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from federated.aggregation import strategy_named
 from federated.architectures import architecture_named
 from federated.errors import InvalidPlanError
 from federated.features import feature_schema
+from federated.strategies import FedProxParameters, StrategyParameters, strategy_named
 from federated.targets import target_named
 
 
@@ -28,6 +28,17 @@ class LocalTrainingConfig:
             raise InvalidPlanError("learning_rate lies in (0, 100), weight_decay in [0, 1)")
 
 
+LEAVES_THE_HOSPITAL = (
+    "round 0: count, mean and squared deviations of each numeric input",
+    "every round: the change of the model's parameters, the number of training examples,"
+    " losses and AUROC on the hospital's validation patients",
+)
+CONTROLS_LEAVE_TOO = (
+    "every round: the change of the hospital's control variate, an estimate of the mean gradient"
+    " over its training examples, with as many numbers as the model has",
+)
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """A run in full, but for its seed and its data. Frozen, readable as JSON, named by its hash."""
@@ -38,23 +49,24 @@ class TrainingPlan:
     target_definition: str
     network: str
     strategy: str
+    strategy_parameters: StrategyParameters
     num_rounds: int
     local_training: LocalTrainingConfig
     min_examples: int
     min_contributors: int
     schema_sha256: str
     vocabulary_sha256: str
-    leaves_the_hospital: tuple[str, ...] = (
-        "round 0: count, mean and squared deviations of each numeric input",
-        "every round: the change of the model's parameters, the number of training examples,"
-        " losses and AUROC on the hospital's validation patients",
-    )
+    leaves_the_hospital: tuple[str, ...] = LEAVES_THE_HOSPITAL
     stays_in_the_hospital: tuple[str, ...] = ("every row of every patient",)
 
     def __post_init__(self) -> None:
         target_named(self.target)
         architecture_named(self.network)
-        strategy_named(self.strategy)
+        if type(self.strategy_parameters) is not strategy_named(self.strategy).parameters:
+            given = type(self.strategy_parameters).__name__
+            raise InvalidPlanError(f"{given} are no parameters of {self.strategy}")
+        if isinstance(self.strategy_parameters, FedProxParameters):
+            _check_proximal_step(self.local_training.learning_rate, self.strategy_parameters.mu)
         if self.num_rounds < 1:
             raise InvalidPlanError(f"a run has at least one round, not {self.num_rounds}")
 
@@ -72,7 +84,14 @@ class TrainingPlan:
             plain["local_training"],
             {field.name for field in fields(LocalTrainingConfig)},
         )
+        strategy = strategy_named(plain["strategy"])
+        _check_fields(
+            "strategy_parameters",
+            plain["strategy_parameters"],
+            {field.name for field in fields(strategy.parameters)},
+        )
         values = dict(plain)
+        values["strategy_parameters"] = strategy.make_parameters(plain["strategy_parameters"])
         values["local_training"] = LocalTrainingConfig(**plain["local_training"])
         for name in ("leaves_the_hospital", "stays_in_the_hospital"):
             values[name] = tuple(plain[name])
@@ -81,6 +100,14 @@ class TrainingPlan:
     @property
     def sha256(self) -> str:
         return plan_sha256(self.to_json())
+
+
+def _check_proximal_step(learning_rate: float, mu: float) -> None:
+    """A step leaves 1 - η μ of the way to the global model: below 0 it would swing beyond it."""
+    if learning_rate * mu > 1:
+        raise InvalidPlanError(
+            f"mu is at most 1 / learning_rate, which is {1 / learning_rate:g}, not {mu:g}"
+        )
 
 
 def _check_fields(what: str, plain: Any, known: set[str]) -> None:
@@ -104,13 +131,22 @@ def make_plan(
     dataset: str = "diagnoses",
     network: str = "logistic_regression",
     strategy: str = "fedavg",
+    strategy_parameters: dict[str, Any] | None = None,
     num_rounds: int = 10,
     local_training: LocalTrainingConfig | None = None,
     min_examples: int = 20,
     min_contributors: int = 3,
 ) -> TrainingPlan:
-    """A plan on admissions. Raises a FederatedError for a target, network or strategy unknown."""
+    """A plan on admissions.
+
+    Args:
+        strategy_parameters: those that are not to have their default.
+    Raises:
+        UnknownTargetError, UnknownNetworkError, UnknownStrategyError: they say what there is.
+        InvalidPlanError: a parameter is unknown or out of range.
+    """
     schema = feature_schema(target)
+    chosen = strategy_named(strategy)
     return TrainingPlan(
         study=study,
         dataset=dataset,
@@ -118,10 +154,13 @@ def make_plan(
         target_definition=target_named(target).definition,
         network=network,
         strategy=strategy,
+        strategy_parameters=chosen.make_parameters(strategy_parameters or {}),
         num_rounds=num_rounds,
         local_training=local_training or LocalTrainingConfig(),
         min_examples=min_examples,
         min_contributors=min_contributors,
         schema_sha256=schema.sha256,
         vocabulary_sha256=schema.vocabulary_sha256,
+        leaves_the_hospital=LEAVES_THE_HOSPITAL
+        + (CONTROLS_LEAVE_TOO if chosen.uses_controls else ()),
     )

@@ -1,16 +1,26 @@
 """The steps of a round, as the simulation and the served federation both take them."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from federated.aggregation import ClientUpdate, strategy_named
+from federated.aggregation import ClientUpdate
 from federated.architectures import initial_params
 from federated.datasets import ClientDataset
 from federated.errors import EmptyRoundError
 from federated.features import feature_schema
-from federated.params import Params, check_finite, check_same_shapes
+from federated.params import (
+    Params,
+    add,
+    check_finite,
+    check_same_shapes,
+    under,
+    with_prefix,
+    zeros_like,
+)
 from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
 from federated.seeds import rng_for
+from federated.strategies import FedProxParameters, strategy_named
 from federated.targets import target_named
 
 
@@ -26,6 +36,16 @@ def first_params(plan: TrainingPlan, *, seed: int) -> Params:
     )
 
 
+def first_server_state(plan: TrainingPlan, global_params: Params, *, num_clients: int) -> Params:
+    """What the plan's strategy remembers on the server before round 1; often nothing.
+
+    Args:
+        num_clients: how many hospitals take part in the run.
+    """
+    strategy = strategy_named(plan.strategy)
+    return strategy.first_state(global_params, plan.strategy_parameters, num_clients)
+
+
 def client_update(
     plan: TrainingPlan,
     global_params: Params,
@@ -35,16 +55,28 @@ def client_update(
     seed: int,
     round_number: int,
     client_id: str,
+    server_state: Params | None = None,
+    client_state: Params | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> ClientUpdate:
     """A hospital's update of one round, with the metrics of the model it started from.
 
+    Args:
+        server_state: what the strategy remembered after the last round. Only one that
+            `uses_controls` looks at it.
+        client_state: the `client_state` of this hospital's last update that was counted; none
+            before its first.
     Raises:
         EmptyRoundError: the hospital has no labelled training example.
         NotFiniteError: training diverged.
+        ShapeMismatchError: the strategy's state is missing, or of another model.
     """
     from federated.local_training import train_locally, validation_metrics  # torch: workers only
 
+    parameters = plan.strategy_parameters
+    controls = None
+    if strategy_named(plan.strategy).uses_controls:
+        controls = _controls(global_params, server_state or {}, client_state or {})
     update = train_locally(
         global_params,
         dataset,
@@ -52,22 +84,52 @@ def client_update(
         plan.local_training,
         client_id=client_id,
         rng=rng_for(seed, round_number, client_id),
+        proximal_mu=parameters.mu if isinstance(parameters, FedProxParameters) else 0.0,
+        controls=controls,
         on_batch=on_batch,
     )
     update.metrics.update(validation_metrics(global_params, dataset, scaling))
-    return update
+    if controls is None:
+        return update
+    control = add(controls[1], update.delta_control)
+    return replace(update, client_state=with_prefix("control", control))
+
+
+def _controls(
+    global_params: Params, server_state: Params, client_state: Params
+) -> tuple[Params, Params]:
+    """The server's control variate, and the hospital's own, which starts at zero."""
+    first = zeros_like(global_params)
+    expected = with_prefix("control", first)
+    server_control = under("control", server_state)
+    check_same_shapes(expected, with_prefix("control", server_control))
+    if not client_state:
+        return server_control, first
+    check_same_shapes(expected, client_state)
+    return server_control, under("control", client_state)
 
 
 def next_params(
-    plan: TrainingPlan, global_params: Params, updates: Iterable[ClientUpdate]
-) -> Params:
-    """The global parameters after a round; `updates` sorted by client id.
+    plan: TrainingPlan,
+    global_params: Params,
+    updates: Iterable[ClientUpdate],
+    server_state: Params | None = None,
+) -> tuple[Params, Params]:
+    """The global parameters after a round, and what the strategy's server remembers for the next.
 
+    Args:
+        updates: sorted by client id.
+        server_state: as this returned it after the last round, or `first_server_state`; a
+            strategy without a state needs none.
     Raises:
         EmptyRoundError: no update holds an example.
-        ShapeMismatchError: an update is not of this model.
+        TooFewUpdatesError: a robust strategy needs more of them.
+        ShapeMismatchError: an update, or the state, is not of this model, or is missing.
     """
-    return strategy_named(plan.strategy).aggregate(global_params, updates)
+    state = server_state or {}
+    check_same_shapes(first_server_state(plan, global_params, num_clients=1), state)
+    aggregate = strategy_named(plan.strategy).aggregate
+    return aggregate(global_params, state, updates, plan.strategy_parameters)
 
 
 def takes_part(plan: TrainingPlan, dataset: ClientDataset) -> bool:
@@ -75,13 +137,21 @@ def takes_part(plan: TrainingPlan, dataset: ClientDataset) -> bool:
     return dataset.num_labelled_patients >= plan.min_examples and dataset.num_examples > 0
 
 
-def check_update(global_params: Params, update: ClientUpdate) -> None:
+def check_update(
+    global_params: Params, update: ClientUpdate, *, with_control: bool = False
+) -> None:
     """Refuse an update that must not count.
 
+    Args:
+        with_control: whether the run's strategy `uses_controls`; under another, an update that
+            brings a control variate says more than the plan allows.
     Raises:
         ShapeMismatchError, NotFiniteError, EmptyRoundError: what is wrong with it, in words.
     """
     check_same_shapes(global_params, update.delta_params)
     check_finite(update.delta_params)
+    delta_control = with_prefix("control", update.delta_control)
+    check_same_shapes(with_prefix("control", global_params) if with_control else {}, delta_control)
+    check_finite(delta_control)
     if update.num_examples < 1:
         raise EmptyRoundError(f"the update of {update.client_id} holds no example")

@@ -13,7 +13,13 @@ from federated.aggregation import ClientUpdate
 from federated.datasets import ClientDataset
 from federated.params import Params, params_sha256
 from federated.plan import TrainingPlan
-from federated.rounds import client_update, first_params, next_params, takes_part
+from federated.rounds import (
+    client_update,
+    first_params,
+    first_server_state,
+    next_params,
+    takes_part,
+)
 from federated.scaling import FeatureScaling, feature_statistics, pooled_scaling
 
 
@@ -36,27 +42,35 @@ def simulate(
     *,
     seed: int,
     on_round: Callable[[int], None] = lambda round_number: None,
+    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
 ) -> SimulationResult:
     """Train as the federation would: round 0 for the scaling, then rounds 1..n.
 
     Args:
         datasets: by client id; one with too few labelled patients sits out.
         on_round: told the number of each finished round.
+        on_update: given each update and its round, returns what arrives of it (`attacks`).
     Raises:
         EmptyRoundError: nobody can take part.
+        TooFewUpdatesError: fewer take part than a robust strategy needs.
     """
     torch.set_num_threads(1)  # with more, sums are taken in another order: other bits
     client_ids = tuple(name for name in sorted(datasets) if takes_part(plan, datasets[name]))
     scaling = pooled_scaling(feature_statistics(datasets[name]) for name in client_ids)
     params = first_params(plan, seed=seed)
+    server_state = first_server_state(plan, params, num_clients=len(client_ids))
+    client_states: dict[str, Params] = {}
     for round_number in range(1, plan.num_rounds + 1):
-        params = run_round(
+        params, server_state = run_round(
             params,
             {name: datasets[name] for name in client_ids},
             plan,
             scaling,
             seed=seed,
             round_number=round_number,
+            server_state=server_state,
+            client_states=client_states,
+            on_update=on_update,
         )
         on_round(round_number)
     return SimulationResult(params, scaling, client_ids)
@@ -70,12 +84,19 @@ def run_round(
     *,
     seed: int,
     round_number: int,
-) -> Params:
-    """One exchange with every client; one update is in memory at a time."""
+    server_state: Params,
+    client_states: dict[str, Params],
+    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
+) -> tuple[Params, Params]:
+    """One exchange with every client: the next global parameters and server's state.
+
+    Args:
+        client_states: what each client remembers, by its id; replaced as the client is trained.
+    """
 
     def updates() -> Iterator[ClientUpdate]:
         for client_id in sorted(datasets):
-            yield client_update(
+            update = client_update(
                 plan,
                 global_params,
                 datasets[client_id],
@@ -83,6 +104,10 @@ def run_round(
                 seed=seed,
                 round_number=round_number,
                 client_id=client_id,
+                server_state=server_state,
+                client_state=client_states.get(client_id),
             )
+            client_states[client_id] = update.client_state
+            yield on_update(update, round_number)
 
-    return next_params(plan, global_params, updates())
+    return next_params(plan, global_params, updates(), server_state)

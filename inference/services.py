@@ -12,7 +12,7 @@ from django.utils import timezone
 from diagnoses.models import Admission
 from diagnoses.services import admission_records
 from envoys import audit
-from envoys.errors import StorageError
+from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, read_object
 from envoys.work import Progress
@@ -78,14 +78,24 @@ def load_model(version_id: int, envoy_id: int) -> ServingModel:
 
     Raises:
         StorageError: it is missing there, unreachable or damaged.
+        NotReadyError: a newer version has replaced it there.
         SchemaMismatchError: it was trained with another vocabulary or other inputs.
     """
-    version = ModelVersion.objects.get(pk=version_id)
+    version = ModelVersion.objects.select_related("study").get(pk=version_id)
     envoy = Envoy.objects.get(pk=envoy_id)
-    folder = version.storage_key if version.envoy_id else "global_model"
-    content = read_object(
-        envoy_storage(envoy), f"{folder}/model.safetensors", sha256=version.object_sha256
-    )
+    is_own = version.envoy_id is not None
+    folder = version.storage_key if is_own else f"{version.study.storage_prefix}global_model"
+    try:
+        content = read_object(
+            envoy_storage(envoy), f"{folder}/model.safetensors", sha256=version.object_sha256
+        )
+    except LostObjectError as error:
+        newest = version if is_own else global_version(version.study, envoy)
+        if newest != version:
+            raise NotReadyError(
+                f"{version} has been replaced at {envoy} by {newest}: ask again"
+            ) from error
+        raise
     manifest = version.manifest
     schema = feature_schema(manifest["target"])
     if schema.sha256 != manifest["schema_sha256"]:
@@ -237,6 +247,7 @@ def _predict_batch(
             "inference_run",
             "predicted_class",
             "probabilities",
+            "contributions",  # of another input, perhaps: they are made again when looked at
             "requested_by",
             "created_at",
         ],

@@ -4,6 +4,7 @@ Everything here goes through the services and the workers that a real installati
 special is that it approves for its own hospitals, and says so.
 """
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from tqdm import tqdm
 
+from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Import
 from diagnoses.services import import_cohort, load_icd_codes
 from envoys.models import Envoy, User
@@ -53,7 +55,10 @@ def cohort_folder(data: Path | None, *, seed: int) -> Path:
         return data
     folder: Path = settings.DATA_DIR / "synthetic" / f"seed-{seed}"
     if not folder.exists():
-        write_synthetic_cohort(folder, seed=seed)
+        unfinished = folder.with_name(f".{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a start that was killed
+        write_synthetic_cohort(unfinished, seed=seed)
+        unfinished.rename(folder)
     return folder
 
 
@@ -73,7 +78,12 @@ def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
                 " is here already: rename one, or start with --fresh"
             )
         envoy, _ = Envoy.objects.get_or_create(name=files.name, defaults={"slug": files.client_id})
-        imported = _import_one(envoy, files)
+        try:
+            imported = _import_one(envoy, files)
+        except ImportRefusedError as error:
+            raise DemonstrationError(
+                f"{error}\nThe data folder holds other data of this hospital: --fresh starts anew"
+            ) from error
         say(
             f"  {envoy.name}: {imported.num_admissions:,} admissions,"
             f" {imported.num_diagnoses:,} diagnoses"
@@ -131,15 +141,25 @@ def start_or_resume(
     study: Study, plan: TrainingPlan, envoys: list[Envoy], *, seed: int, say: Say
 ) -> TrainingRun:
     """Start a run; one that was interrupted, of the same plan and seed, goes on instead."""
-    interrupted = study.runs.active().filter(mode=TrainingRun.Mode.AUTOMATIC).first()
-    if interrupted and (interrupted.plan_sha256, interrupted.seed) == (plan.sha256, seed):
+    interrupted = study.runs.active().first()
+    if interrupted and _is_same(interrupted, plan, envoys, seed):
         say(f"Resuming {interrupted}, which was interrupted")
         return interrupted
     if interrupted:
-        say(f"Stopping {interrupted}, which was interrupted and has another plan or seed")
+        say(f"Stopping {interrupted}, which was interrupted and is not the one asked for")
         services.stop_run(interrupted, stopped_by=None)
     scientist = User.objects.get(username=SCIENTIST)
     return services.start_run(study, plan, started_by=scientist, seed=seed, envoys=envoys)
+
+
+def _is_same(run: TrainingRun, plan: TrainingPlan, envoys: list[Envoy], seed: int) -> bool:
+    participants = set(run.participants.values_list("envoy_id", flat=True))
+    return (run.mode, run.plan_sha256, run.seed, participants) == (
+        TrainingRun.Mode.AUTOMATIC,
+        plan.sha256,
+        seed,
+        {envoy.pk for envoy in envoys},
+    )
 
 
 def watch_run(run: TrainingRun, supervisor: Supervisor) -> None:

@@ -1,5 +1,6 @@
 """A snapshot's arrays, kept by each worker as memory-mapped files under the snapshot's hash."""
 
+import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,7 @@ from django.conf import settings
 
 from diagnoses.models import Snapshot
 from federated.datasets import ClientDataset, open_dataset, save_dataset, source_named
-from federated.errors import SchemaMismatchError
+from federated.errors import SchemaMismatchError, UnreadableDatasetError
 from federated.plan import TrainingPlan
 
 
@@ -30,9 +31,12 @@ def open_snapshot(
             f" {schema.vocabulary_sha256[:12]}: make a new package"
         )
     folder = settings.DATA_DIR / "arrays" / f"{snapshot.sha256}-{schema.sha256[:16]}"
-    if not folder.is_dir():
-        dataset = source.build(snapshot.pk, plan.target, heartbeat)
-        save_dataset(dataset, folder, schema_sha256=schema.sha256)
+    try:
+        return _open(folder, schema.sha256)
+    except UnreadableDatasetError:  # not built on this host, or damaged since
+        shutil.rmtree(folder, ignore_errors=True)
+    dataset = source.build(snapshot.pk, plan.target, heartbeat)
+    save_dataset(dataset, folder, schema_sha256=schema.sha256)
     return _open(folder, schema.sha256)
 
 

@@ -8,6 +8,8 @@ from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
 from envoys.work import LeasedWork, WorkQuerySet
 
+MAIN_STUDY = "diagnosis-risk"
+
 
 class Study(models.Model):
     """What is predicted, from which inputs, by which network."""
@@ -30,6 +32,11 @@ class Study(models.Model):
     def __str__(self) -> str:
         return self.title
 
+    @property
+    def storage_prefix(self) -> str:
+        """Before every key of this study: none for the one that the layout was made for."""
+        return "" if self.name == MAIN_STUDY else f"studies/{self.name}/"
+
 
 class MembershipQuerySet(models.QuerySet["StudyMembership"]):
     def standing(self) -> Self:
@@ -44,7 +51,7 @@ class StudyMembership(models.Model):
     plan = models.JSONField()
     plan_sha256 = models.CharField(max_length=64)
     package_sha256 = models.CharField(max_length=64)
-    packaged_at = models.DateTimeField(auto_now_add=True)
+    packaged_at = models.DateTimeField()  # of the newest package with this plan
     approved_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     approved_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
@@ -157,6 +164,9 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
     def all_in(self) -> Self:
         """Without an assignment that may still bring an update."""
         return self.exclude(pk__in=RoundAssignment.objects.unfinished().values("training_round"))
+
+    def past_deadline(self, now: datetime) -> Self:
+        return self.filter(deadline_at__lt=now)
 
     def may_close(self, now: datetime) -> Self:
         """All in, or past the deadline."""

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.aggregation import ClientUpdate, fedavg, strategy_named, weighted_mean
-from federated.errors import EmptyRoundError, ShapeMismatchError, UnknownStrategyError
+from federated.aggregation import ClientUpdate, fedavg, weighted_mean
+from federated.errors import EmptyRoundError, ShapeMismatchError
 from tests.federated.builders import as_lists, make_params
 
 
@@ -84,10 +84,3 @@ def test_updates_that_are_not_of_this_model_are_refused(updates):
     fedavg(make_params(bias=[0, 0]), [update(bias=[1, 2])])
     with pytest.raises(ShapeMismatchError):
         fedavg(make_params(bias=[0, 0]), updates)
-
-
-def test_an_unknown_strategy_is_refused_with_those_there_are():
-    assert strategy_named("fedavg").aggregate is fedavg
-    assert not strategy_named("fedavg").needs_plain_updates
-    with pytest.raises(UnknownStrategyError, match="'median'; there are fedavg"):
-        strategy_named("median")

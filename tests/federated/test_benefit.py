@@ -117,3 +117,10 @@ def test_an_empty_hospital_is_reported_with_nothing(report):
     with_empty = report_of(make_hospitals() | {"empty": empty})
     assert all(set(of_envoy(with_empty, "empty")[model].values()) == {None} for model in MODELS)
     assert with_empty["pooled_test"] == report["pooled_test"]
+
+
+@pytest.mark.parametrize("strategy", ["trimmed_mean", "scaffold", "fedadam"])
+def test_the_baselines_are_the_same_whatever_the_strategy(strategy, report):
+    other = report_of(make_hospitals(), small_plan(strategy=strategy))
+    for model in ("rule_of_thumb", "local", "pooled"):
+        assert other["pooled_test"][model] == report["pooled_test"][model]

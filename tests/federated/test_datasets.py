@@ -16,7 +16,7 @@ from federated.datasets import (
     save_dataset,
     source_named,
 )
-from federated.errors import SchemaMismatchError, UnknownDatasetError
+from federated.errors import SchemaMismatchError, UnknownDatasetError, UnreadableDatasetError
 from federated.features import TEST, TRAIN, VALIDATION, feature_schema
 from tests.federated.builders import make_dataset, make_hospital, make_record, subjects_in
 
@@ -154,7 +154,7 @@ def test_arrays_of_another_schema_are_refused(tmp_path):
 
 
 def test_arrays_that_nobody_saved_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UnreadableDatasetError):
         open_dataset(tmp_path / "north", schema_sha256="a")
 
 

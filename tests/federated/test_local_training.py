@@ -51,6 +51,44 @@ def test_weight_decay_shrinks_parameters_before_the_step():
     assert update.delta_params["codes"].tolist() == [[-0.25, 0.25], [-1, -1]]  # 4 · 0.25 lost
 
 
+def test_a_proximal_term_pulls_back_to_the_global_parameters():
+    config = LocalTrainingConfig(local_epochs=2, batch_size=8, learning_rate=0.5)
+    dataset = make_dataset([1], sparse=[[0]], numeric=[0])
+    free, held = (train(dataset, config=config, proximal_mu=mu) for mu in (0.0, 1.0))
+    # Both begin by ∓0.5 · 0.5; the second step of the one that is held also takes back
+    # η μ (y - x) = 0.5 · 1 · ∓0.25.
+    difference = held.delta_params["bias"] - free.delta_params["bias"]
+    assert difference == pytest.approx(np.array([0.125, -0.125]), abs=1e-7)
+    assert to_bytes(free.delta_params) == to_bytes(train(dataset, config=config).delta_params)
+
+
+def test_control_variates_correct_each_step_and_are_renewed():
+    config = LocalTrainingConfig(local_epochs=1, batch_size=1, learning_rate=0.5)
+    dataset = make_dataset([1, 1], sparse=[[], []])  # two steps; only the bias has a gradient
+    none = ZERO
+    control = ZERO | make_params(bias=[0.25, -0.25])  # c, of the server
+    own = ZERO | make_params(bias=[1.0, -1.0])  # cᵢ, of the hospital
+    update = train(dataset, config=config, controls=(control, own))
+    # First step: gradient ±0.5 of the bias, c - cᵢ = ∓0.75, so y = -0.5 · (0.5 - 0.75) = ±0.125.
+    # Second: p = 1 / (1 + e^-0.25) of the wrong class as gradient.
+    p = 1 / (1 + np.exp(-0.25))
+    bias = 0.125 - 0.5 * (p - 0.75)
+    assert update.delta_params["bias"] == pytest.approx(np.array([bias, -bias]), abs=1e-6)
+    # cᵢ⁺ = cᵢ - c + (x - y) / (2 · 0.5): the mean gradient, (0.5 + p) / 2; sent less cᵢ.
+    assert own["bias"][0] + update.delta_control["bias"][0] == pytest.approx(
+        1.0 - 0.25 - bias / (2 * 0.5), abs=1e-6
+    )
+    assert own["bias"][0] + update.delta_control["bias"][0] == pytest.approx(
+        (0.5 + p) / 2, abs=1e-6
+    )
+    plain, zero = (
+        train(dataset, config=config),
+        train(dataset, config=config, controls=(none, none)),
+    )
+    assert to_bytes(plain.delta_params) == to_bytes(zero.delta_params)
+    assert plain.delta_control == {}
+
+
 def test_local_training_leaves_the_global_parameters_alone():
     before = to_bytes(ZERO)
     train(many_rows())

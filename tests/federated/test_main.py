@@ -66,7 +66,8 @@ def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_1():
     [
         (["--target", "mortality"], "federated: no target is called 'mortality'"),
         (["--network", "transformer"], "federated: no network is called 'transformer'"),
-        (["--strategy", "median"], "federated: no strategy is called 'median'"),
+        (["--strategy", "mode"], "federated: no strategy is called 'mode'"),
+        (["--strategy", "median"], "federated: tolerating num_bad = 1 needs 3 updates or more"),
         (["--rounds", "0"], "federated: a run has at least one round, not 0"),
         (["--target", "died_in_hospital"], "federated: no hospital sent feature statistics"),
     ],

@@ -11,12 +11,16 @@ from hypothesis.extra import numpy as arrays
 from federated.errors import NotFiniteError, ShapeMismatchError, UnreadableParamsError
 from federated.params import (
     Params,
+    add,
     check_finite,
     check_same_shapes,
     from_bytes,
     params_sha256,
     subtract,
     to_bytes,
+    under,
+    with_prefix,
+    zeros_like,
 )
 from tests.federated.builders import as_lists, make_params
 
@@ -167,3 +171,18 @@ def test_parameters_are_subtracted_name_by_name():
     difference = subtract(make_params(b=[3, 5], a=[1]), make_params(a=[4], b=[1, 1]))
     assert as_lists(difference) == {"a": [-3], "b": [2, 4]}
     assert difference["a"].dtype == np.float32
+
+
+def test_several_sets_of_arrays_go_into_one_file_and_come_back_apart():
+    both = with_prefix("m", PARAMS) | with_prefix("v", zeros_like(PARAMS))
+    assert set(both) == {"m/bias", "m/codes", "v/bias", "v/codes"}
+    back = from_bytes(to_bytes(both))
+    assert as_lists(under("m", back)) == as_lists(PARAMS)
+    assert as_lists(under("v", back)) == {"bias": [0, 0], "codes": [[0, 0], [0, 0], [0, 0]]}
+    assert under("w", back) == {}
+
+
+def test_parameters_are_added_name_by_name_and_only_to_their_like():
+    assert as_lists(add(make_params(bias=[1, 2]), make_params(bias=[3, -2]))) == {"bias": [4, 0]}
+    with pytest.raises(ShapeMismatchError):
+        add(make_params(bias=[1, 2]), make_params(bias=[1]))

@@ -21,7 +21,8 @@ CHANGES: dict[str, Any] = {
     "target": "readmitted_30d",
     "target_definition": "Another one.",
     "network": "shallow_network",
-    "strategy": None,  # there is one only
+    "strategy": None,  # see below: it changes with its parameters
+    "strategy_parameters": None,
     "num_rounds": 11,
     "local_training": LocalTrainingConfig(local_epochs=7),
     "min_examples": 21,
@@ -47,6 +48,9 @@ def through_json(plan):
             num_rounds=3,
             local_training=LocalTrainingConfig(1, 8, 0.1, 0.01),
         ),
+        make_plan(target="risk_tier", strategy="fedyogi", strategy_parameters={"tau": 1}),
+        make_plan(target="risk_tier", strategy="multi_krum"),
+        make_plan(target="risk_tier", strategy="scaffold"),
     ],
 )
 def test_a_plan_comes_back_from_json_as_it_was(plan):
@@ -65,7 +69,7 @@ def test_every_field_is_among_the_changes_tried_below():
     assert set(CHANGES) == {field.name for field in fields(TrainingPlan)}
 
 
-@pytest.mark.parametrize("name", sorted(set(CHANGES) - {"strategy"}))
+@pytest.mark.parametrize("name", sorted(set(CHANGES) - {"strategy", "strategy_parameters"}))
 def test_another_value_of_any_field_is_another_hash(name):
     assert replace(PLAN, **{name: CHANGES[name]}).sha256 != PLAN.sha256
 
@@ -77,8 +81,66 @@ def test_another_way_to_train_is_another_hash(name):
     assert replace(PLAN, local_training=config).sha256 != PLAN.sha256
 
 
-def test_another_strategy_is_another_hash():
-    assert plan_sha256(PLAN.to_json() | {"strategy": "median"}) != PLAN.sha256
+def test_another_strategy_or_parameter_of_it_is_another_hash():
+    chosen: list[dict[str, Any]] = [
+        {},
+        {"strategy": "fedprox"},
+        {"strategy": "fedprox", "strategy_parameters": {"mu": 1}},
+        {"strategy": "fedadam"},
+        {"strategy": "fedyogi"},
+    ]
+    assert len({make_plan(target="risk_tier", **one).sha256 for one in chosen}) == len(chosen)
+
+
+def test_defaults_stand_in_the_plan_and_are_not_another_hash():
+    plan = make_plan(target="risk_tier", strategy="fedprox")
+    assert plan.to_json()["strategy_parameters"] == {"mu": 0.01}
+    assert PLAN.to_json()["strategy_parameters"] == {}
+    for mu in (1, 1.0):
+        same = make_plan(target="risk_tier", strategy="fedprox", strategy_parameters={"mu": mu})
+        assert same.to_json()["strategy_parameters"] == {"mu": 1.0}
+        assert json.dumps(same.to_json()["strategy_parameters"]) == '{"mu": 1.0}'
+
+
+def test_a_plan_says_when_control_variates_leave_the_hospital():
+    said = [
+        sum("control variate" in line for line in plan.leaves_the_hospital)
+        for plan in (PLAN, make_plan(target="risk_tier", strategy="scaffold"))
+    ]
+    assert said == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parameters", "words"),
+    [
+        ("fedavg", {"mu": 1}, "fedavg has no parameter mu; its parameters: none"),
+        ("fedprox", {"nu": 1}, "fedprox has no parameter nu; its parameters: mu"),
+        ("fedprox", {"mu": -0.1}, r"mu lies in \[0, 1000\), not -0.1"),
+    ],
+)
+def test_parameters_that_a_strategy_does_not_have_are_refused(strategy, parameters, words):
+    make_plan(target="risk_tier", strategy=strategy)
+    with pytest.raises(InvalidPlanError, match=words):
+        make_plan(target="risk_tier", strategy=strategy, strategy_parameters=parameters)
+
+
+def test_a_proximal_step_beyond_the_global_model_is_refused():
+    def plan(mu):
+        return make_plan(
+            target="risk_tier",
+            strategy="fedprox",
+            strategy_parameters={"mu": mu},
+            local_training=LocalTrainingConfig(learning_rate=0.5),
+        )
+
+    plan(2.0)
+    with pytest.raises(InvalidPlanError, match=r"mu is at most 1 / learning_rate, .* 2, not 2\.1"):
+        plan(2.1)
+
+
+def test_parameters_of_another_strategy_are_refused():
+    with pytest.raises(InvalidPlanError, match="StrategyParameters are no parameters of fedprox"):
+        replace(PLAN, strategy="fedprox")
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys():
@@ -94,6 +156,9 @@ def test_the_hash_does_not_depend_on_the_order_of_keys():
         ({"local_training": {"optimizer": "adam"}}, "local_training with .*optimizer"),
         ({"local_training": {}}, "local_training with .*batch_size"),
         ({"local_training": None}, "local_training is no JSON object"),
+        ({"strategy": "fedprox"}, "strategy_parameters with .*mu"),
+        ({"strategy_parameters": {"mu": 0.1}}, "strategy_parameters with .*mu"),
+        ({"strategy_parameters": None}, "strategy_parameters is no JSON object"),
         ({"num_rounds": 0}, "a run has at least one round, not 0"),
     ],
 )
@@ -141,7 +206,7 @@ def test_local_training_out_of_range_is_refused(values):
     [
         ({"target": "mortality"}, UnknownTargetError),
         ({"network": "transformer"}, UnknownNetworkError),
-        ({"strategy": "median"}, UnknownStrategyError),
+        ({"strategy": "majority vote"}, UnknownStrategyError),
     ],
 )
 def test_a_plan_that_names_what_there_is_not_is_refused(values, error):

@@ -6,8 +6,15 @@ import pytest
 from federated.aggregation import ClientUpdate
 from federated.errors import EmptyRoundError, NotFiniteError, ShapeMismatchError
 from federated.features import TEST, feature_schema
-from federated.params import params_sha256
-from federated.rounds import check_update, client_update, first_params, next_params, takes_part
+from federated.params import params_sha256, subtract, under
+from federated.rounds import (
+    check_update,
+    client_update,
+    first_params,
+    first_server_state,
+    next_params,
+    takes_part,
+)
 from federated.scaling import feature_statistics, pooled_scaling
 from tests.federated.builders import (
     as_lists,
@@ -18,16 +25,23 @@ from tests.federated.builders import (
 )
 
 GLOBAL = make_params(bias=[1, 2])
+NOBODY_BAD = {"strategy_parameters": {"num_bad": 0}}
 
 
 def update(*, num_examples=1, **delta_params):
     return ClientUpdate("north", make_params(**delta_params), num_examples)
 
 
+def assert_near(first, second):
+    assert sorted(first) == sorted(second)
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=1e-6)
+
+
 def trained(**changes):
     hospital = make_hospital(30)
-    plan = small_plan()
     options = {"seed": 0, "round_number": 1, "client_id": "north", **changes}
+    plan = options.pop("plan", small_plan())
     return client_update(
         plan,
         first_params(plan, seed=0),
@@ -74,7 +88,77 @@ def test_the_metrics_are_those_of_the_model_that_the_round_started_from():
 
 def test_the_next_parameters_are_those_that_the_plans_strategy_makes():
     updates = [update(bias=[4, 0]), update(num_examples=3, bias=[0, 4])]
-    assert as_lists(next_params(small_plan(), GLOBAL, updates)) == {"bias": [2, 5]}
+    params, state = next_params(small_plan(), GLOBAL, updates)
+    assert (as_lists(params), state) == ({"bias": [2, 5]}, {})
+    params, state = next_params(small_plan(strategy="median", **NOBODY_BAD), GLOBAL, updates)
+    assert (as_lists(params), state) == ({"bias": [3, 4]}, {})
+
+
+def test_a_strategy_goes_on_from_its_state_of_the_last_round():
+    plan = small_plan(
+        strategy="fedadam", strategy_parameters={"beta_1": 0.5, "beta_2": 0.5, "tau": 1}
+    )
+    state = first_server_state(plan, GLOBAL, num_clients=3)
+    assert as_lists(state) == {"m/bias": [0, 0], "v/bias": [1, 1]}
+    for _ in range(2):
+        _, state = next_params(plan, GLOBAL, [update(bias=[4, 0])], state)
+    # m = 2, then 1 + 2; v = 0.5 + 8, then 4.25 + 8
+    assert as_lists(state) == {"m/bias": [3, 0], "v/bias": [12.25, 0.25]}
+
+
+def test_a_state_that_is_missing_or_of_another_strategy_is_refused():
+    plan = small_plan(strategy="fedadam")
+    updates = [update(bias=[4, 0])]
+    state = first_server_state(plan, GLOBAL, num_clients=1)
+    next_params(plan, GLOBAL, updates, state)
+    with pytest.raises(ShapeMismatchError, match="'m/bias' is missing"):
+        next_params(plan, GLOBAL, updates)
+    with pytest.raises(ShapeMismatchError, match="'m/bias' is not part of the model"):
+        next_params(small_plan(), GLOBAL, updates, state)
+
+
+def test_a_hospital_remembers_its_control_variate_and_sends_its_change():
+    plan = small_plan(strategy="scaffold")
+    state = first_server_state(plan, first_params(plan, seed=0), num_clients=1)
+    first = trained(plan=plan, server_state=state)
+    assert set(first.delta_control) == set(first.delta_params)
+    assert_near(under("control", first.client_state), first.delta_control)  # it began at zero
+    again = trained(plan=plan, server_state=state, client_state=first.client_state, round_number=2)
+    assert_near(
+        subtract(under("control", again.client_state), under("control", first.client_state)),
+        again.delta_control,
+    )
+    assert trained().delta_control == trained().client_state == {}
+
+
+def test_a_control_variate_that_is_missing_or_of_another_model_is_refused():
+    plan = small_plan(strategy="scaffold")
+    state = first_server_state(plan, first_params(plan, seed=0), num_clients=1)
+    with pytest.raises(ShapeMismatchError, match="'control/bias' is missing"):
+        trained(plan=plan)
+    with pytest.raises(ShapeMismatchError, match="'control/codes' is missing"):
+        trained(
+            plan=plan, server_state=state, client_state=make_params(**{"control/bias": [0, 0, 0]})
+        )
+    trained(plan=plan, server_state=state)
+
+
+@pytest.mark.parametrize(
+    ("delta_control", "with_control", "words"),
+    [
+        ({}, True, "'control/bias' is missing"),
+        (make_params(bias=[1]), True, "'control/bias' is float32"),
+        (make_params(bias=[1, np.nan]), True, "'control/bias' is not finite"),
+        (make_params(bias=[1, 2]), False, "'control/bias' is not part of the model"),
+    ],
+    ids=["missing", "shape", "nan", "not asked for"],
+)
+def test_a_control_variate_that_must_not_count_is_refused(delta_control, with_control, words):
+    good = update(bias=[1, 2])
+    check_update(GLOBAL, good)
+    check_update(GLOBAL, replace(good, delta_control=GLOBAL), with_control=True)
+    with pytest.raises((ShapeMismatchError, NotFiniteError), match=words):
+        check_update(GLOBAL, replace(good, delta_control=delta_control), with_control=with_control)
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,16 @@ def test_an_inference_that_a_dead_worker_left_is_done_again(version, hospitals, 
     assert (inference_run.status, inference_run.attempt) == (Status.COMPLETE, 2)
 
 
+def test_scoring_a_whole_hospital_leaves_no_reasons_of_an_earlier_look(version, hospitals, queue):
+    admission = Admission.objects.filter(envoy=hospitals[0])[0]
+    prediction = predict_admission(admission, version, requested_by=None)
+    assert prediction.contributions
+    request_inference(hospitals[0], version, requested_by=None)
+    queue.work()
+    prediction.refresh_from_db()
+    assert prediction.contributions == []
+
+
 def test_a_models_parameters_are_those_that_were_released(version, hospitals):
     model = load_model(version.pk, hospitals[3].pk)
     content = envoy_path(hospitals[3], "global_model/model.safetensors").read_bytes()
@@ -266,7 +276,9 @@ from federated.rounds import first_params
 from envoys.storage import envoy_storage, write_object
 from inference.services import predict_admission, predict_envoy, request_inference
 from inference.tasks import predict_envoy_task
-from tests.factories import make_admission, make_diagnosis, make_envoy, make_patient, make_version
+from tests.factories import (
+    make_admission, make_diagnosis, make_envoy, make_patient, make_round, make_version
+)
 
 envoy = make_envoy()
 admission = make_admission(make_patient(envoy=envoy), age=70)
@@ -274,10 +286,12 @@ make_diagnosis(admission)
 plan = make_plan(target="risk_tier", network="shallow_network")
 params = first_params(plan, seed=0)
 num_numeric = len(params["numeric"])
+training_round = make_round()
+study = training_round.run.study
+key = f"{study.storage_prefix}global_model/model.safetensors"
 version = make_version(
-    object_sha256=write_object(
-        envoy_storage(envoy), "global_model/model.safetensors", to_bytes(params)
-    ),
+    training_round=training_round,
+    object_sha256=write_object(envoy_storage(envoy), key, to_bytes(params)),
     manifest={
         "target": plan.target,
         "schema_sha256": plan.schema_sha256,

@@ -22,6 +22,7 @@ from tests.federation import (
     start_round,
 )
 from training import services
+from training.arrays import _open
 from training.errors import ConflictError, RefusedUpdateError
 from training.models import (
     ModelVersion,
@@ -180,7 +181,8 @@ def test_the_same_update_again_gets_the_same_answer_and_another_is_a_conflict(qu
     other = to_bytes(delta_of(training_round, 0.25))
     with pytest.raises(ConflictError, match=f"{hospitals[0]}: the update {first.sha256[:12]} has"):
         services.receive_update(assignment, other, num_examples=10, metrics={})
-    assert assignment.updates.count() == 1
+    verdicts = list(assignment.updates.values_list("verdict", flat=True))
+    assert verdicts == [Verdict.ACCEPTED, Verdict.REFUSED]  # kept, and not counted
 
 
 # --- Leases ------------------------------------------------------------------------------------
@@ -521,3 +523,13 @@ def test_a_plan_of_another_vocabulary_refuses_the_round_in_words(queue, hospital
     assert "vocabulary" in run.reason
     assert "make a new package" in run.reason
     assert run.rounds.get().status == TrainingRound.Status.FAILED
+
+
+def test_arrays_that_were_damaged_on_disk_are_built_again(queue, hospitals, settings):
+    training_round = start_round(hospitals, queue)
+    for path in (settings.DATA_DIR / "arrays").glob("*/labels.npy"):
+        path.write_bytes(b"")
+    _open.cache_clear()
+    queue.work_and_sweep()
+    training_round.run.refresh_from_db()
+    assert training_round.run.status == TrainingRun.Status.FINISHED

@@ -39,7 +39,7 @@ def version(run) -> ModelVersion:
 
 
 def test_a_finished_run_stores_the_global_model_with_all_that_is_needed_to_use_it(run, version):
-    assert version.storage_key == "global_model/versions/1"
+    assert version.storage_key == f"global_model/versions/1-{version.params_sha256[:12]}"
     folder = object_path(version.storage_key)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
@@ -187,3 +187,38 @@ def test_a_damaged_version_is_neither_released_nor_trained_on(queue, hospitals):
     plan = approved_plan(version.study, [])
     with pytest.raises(StorageError, match="is not what was stored"):
         services.package_training(version.study, hospitals[0], plan)
+
+
+def test_two_studies_leave_each_others_models_alone(queue, hospitals, version):
+    other_run = finish(hospitals, queue, study=services.study_for("died_in_hospital"))
+    other = other_run.versions.of_federation().get()
+    for row in (version, other):
+        services.distribute_version(row, distributed_by=None)
+    queue.work()
+    assert other.number == version.number == 1
+
+    version.refresh_from_db()
+    other.refresh_from_db()
+    assert version.state == other.state == State.ACTIVE
+    for row in (version, other):
+        key = f"{row.study.storage_prefix}global_model/model.safetensors"
+        for path in (object_path(row.storage_key) / "model.safetensors", object_path(key)):
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == row.object_sha256
+        content = envoy_path(hospitals[0], key).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row.object_sha256
+
+
+def test_a_delivery_that_comes_after_its_version_was_replaced_is_not_made(
+    queue, hospitals, version
+):
+    services.distribute_version(version, distributed_by=None)
+    queue.lose()
+    newer = release(hospitals, queue)
+    late = Distribution.objects.get(version=version, envoy=hospitals[0])
+    with pytest.raises(NotReadyError, match="has been replaced before it was delivered"):
+        services.deliver_version(late.pk)
+
+    late.refresh_from_db()
+    assert late.status == Distribution.Status.FAILED
+    content = envoy_path(hospitals[0], "global_model/model.safetensors").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == newer.object_sha256

@@ -17,7 +17,7 @@ from federated.plan import TrainingPlan
 from federated.rounds import check_update, client_update
 from federated.scaling import feature_statistics
 from training.arrays import open_snapshot
-from training.errors import RefusedUpdateError
+from training.errors import ConflictError, RefusedUpdateError
 from training.models import ReceivedUpdate, RoundAssignment
 from training.objects import load_base_params, save_params
 from training.services.rounds import close_round, run_scaling
@@ -42,17 +42,19 @@ def train_clients(assignment_ids: Sequence[int]) -> None:
     heartbeat = Heartbeat(assignments[0].holder)
     finished: list[FinishedUpdate] = []
     recorded_at = time.monotonic()
-    for assignment in sorted(assignments, key=lambda a: a.envoy.slug):
-        try:
-            finished.append(_train_client(assignment, heartbeat))
-        except StorageError as error:
-            _postpone(assignment, error)
-        except FederatedError as error:
-            fail_assignment(assignment, str(error))
-        if time.monotonic() - recorded_at > RECORD_SECONDS:
-            record_updates(finished)
-            finished, recorded_at = [], time.monotonic()
-    record_updates(finished)
+    try:
+        for assignment in sorted(assignments, key=lambda a: a.envoy.slug):
+            try:
+                finished.append(_train_client(assignment, heartbeat))
+            except StorageError as error:
+                _postpone(assignment, error)
+            except FederatedError as error:
+                _fail(assignment, str(error))
+            if time.monotonic() - recorded_at > RECORD_SECONDS:
+                record_updates(finished)
+                finished, recorded_at = [], time.monotonic()
+    finally:
+        record_updates(finished)  # also where something unforeseen ends the chunk
     for training_round in {a.training_round for a in assignments}:
         close_round(training_round)
 
@@ -103,9 +105,9 @@ def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
     """Storage may come back: leave the assignment to the sweeper, a few times."""
     logger.warning("assignment %s: %s", assignment.pk, error)
     if assignment.attempt >= MAX_ATTEMPTS:
-        fail_assignment(assignment, str(error))
+        _fail(assignment, str(error))
         return
-    RoundAssignment.objects.finish(
+    RoundAssignment.objects.hand_back(
         assignment,
         status=RoundAssignment.Status.PENDING,
         reason=f"Attempt {assignment.attempt}: {error}",
@@ -113,8 +115,10 @@ def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
     )
 
 
-def fail_assignment(assignment: RoundAssignment, reason: str) -> None:
-    RoundAssignment.objects.finish(assignment, status=RoundAssignment.Status.FAILED, reason=reason)
+def _fail(assignment: RoundAssignment, reason: str) -> None:
+    RoundAssignment.objects.hand_back(
+        assignment, status=RoundAssignment.Status.FAILED, reason=reason
+    )
     logger.warning("assignment %s failed: %s", assignment.pk, reason)
 
 
@@ -147,5 +151,7 @@ def receive_update(
     (received,) = record_updates([FinishedUpdate(assignment, sha256, num_examples, metrics)])
     if received.verdict == ReceivedUpdate.Verdict.LATE:
         raise RefusedUpdateError(f"{assignment.envoy}: {received.reason}")
+    if received.verdict == ReceivedUpdate.Verdict.REFUSED:
+        raise ConflictError(f"{assignment.envoy}: {received.reason}")
     close_round(assignment.training_round)
     return received

@@ -94,12 +94,17 @@ def package_training(study: Study, envoy: Envoy, plan: TrainingPlan) -> StudyMem
             ).encode(),
         }
     )
-    package_sha256 = write_object(envoy_storage(envoy), PACKAGE_KEY, content)
+    key = f"{study.storage_prefix}{PACKAGE_KEY}"
+    package_sha256 = write_object(envoy_storage(envoy), key, content)
     membership, _ = StudyMembership.objects.update_or_create(
         study=study,
         envoy=envoy,
         plan_sha256=plan.sha256,
-        defaults={"plan": plain, "package_sha256": package_sha256},
+        defaults={
+            "plan": plain,
+            "package_sha256": package_sha256,
+            "packaged_at": timezone.now(),
+        },
     )
     return membership
 

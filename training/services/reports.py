@@ -17,7 +17,7 @@ def request_report(run: TrainingRun) -> RunReport:
     """Have the report of a finished run made; asked twice, made once, unless it failed.
 
     Raises:
-        NotReadyError: the run has not finished, or data it trained on is not hosted here.
+        NotReadyError: the run has not finished.
     """
     from training.tasks import report_run_task
 

@@ -13,7 +13,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from diagnoses.models import Snapshot
-from envoys.errors import LostObjectError
+from envoys.errors import LostObjectError, StorageError
+from federated.errors import FederatedError
 from federated.params import params_sha256
 from federated.plan import TrainingPlan
 from federated.rounds import first_params, next_params
@@ -135,12 +136,14 @@ def _close(training_round: TrainingRound) -> bool:
     if is_manual or not collecting.may_close(now).exists():
         return False
     with transaction.atomic():
-        # First the assignments: one that is submitted meanwhile is either in, or late.
-        training_round.assignments.unfinished().filter(training_round__deadline_at__lt=now).update(
-            status=RoundAssignment.Status.MISSED,
-            reason="no update before the deadline",
-            leased_until=None,
-        )
+        if collecting.past_deadline(now).exists():
+            # First the assignments: one that is submitted meanwhile is either in, or late. Only
+            # the rows' own columns decide, which PostgreSQL looks at again after waiting.
+            RoundAssignment.objects.filter(training_round_id=training_round.pk).unfinished().update(
+                status=RoundAssignment.Status.MISSED,
+                reason="no update before the deadline",
+                leased_until=None,
+            )
         num_submitted = training_round.assignments.submitted().count()
         if num_submitted >= max(training_round.run.quorum, 1):
             return bool(
@@ -191,6 +194,11 @@ def aggregate_round(training_round: TrainingRound) -> bool:
     except LostObjectError as error:  # what the updates were made of: nobody can send it again
         _fail_closed_round(training_round, str(error))
         return False
+    except StorageError:
+        raise  # out of reach for now: the sweeper tries again
+    except FederatedError as error:  # the same again another time
+        _fail_closed_round(training_round, str(error))
+        return False
 
 
 def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:
@@ -225,7 +233,7 @@ def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     base_params = load_params(training_round.base_sha256)
-    params = next_params(plan, base_params, client_updates(updates))
+    params, _ = next_params(plan, base_params, client_updates(updates))
     object_sha256 = save_params(params)
     is_last = run.mode == TrainingRun.Mode.MANUAL or training_round.number >= plan.num_rounds
     versions = create_versions(training_round, params, base_params, updates) if is_last else None

@@ -9,11 +9,14 @@ from envoys import audit
 from envoys.models import Envoy, User
 from federated.architectures import architecture_named
 from federated.datasets import source_named
+from federated.errors import SchemaMismatchError
 from federated.features import feature_schema
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan
+from federated.scaling import FeatureScaling
 from federated.targets import target_named
 from training.errors import ConflictError, NotReadyError, TooFewPatientsError, TrainingError
 from training.models import (
+    MAIN_STUDY,
     ReceivedUpdate,
     RoundAssignment,
     RunParticipant,
@@ -36,7 +39,7 @@ def study_for(target: str, *, network: str = "logistic_regression") -> Study:
     """
     title = target_named(target).title
     architecture_named(network)
-    name = "diagnosis-risk" if target == "risk_tier" else f"diagnosis-{target.replace('_', '-')}"
+    name = MAIN_STUDY if target == "risk_tier" else f"diagnosis-{target.replace('_', '-')}"
     if network != "logistic_regression":
         name += f"-{network.replace('_', '-')}"
     study, _ = Study.objects.get_or_create(
@@ -63,8 +66,9 @@ def plan_for(
 
     Raises:
         UnknownStrategyError, InvalidPlanError: what is wrong, in words.
+        SchemaMismatchError: the study was made with another vocabulary or other inputs.
     """
-    return make_plan(
+    plan = make_plan(
         study=study.name,
         dataset=study.dataset,
         target=study.target,
@@ -75,6 +79,12 @@ def plan_for(
         min_examples=study.min_examples,
         min_contributors=study.min_contributors,
     )
+    if plan.schema_sha256 != study.schema_sha256:
+        raise SchemaMismatchError(
+            f"{study} was made with the inputs {study.schema_sha256[:12]}, here they are"
+            f" {plan.schema_sha256[:12]}: another vocabulary or other inputs. Make a new study"
+        )
+    return plan
 
 
 def start_run(
@@ -129,21 +139,32 @@ def start_run(
 
 def _refuse_second_run(study: Study, *, of_mode: str | None) -> None:
     """One run of a study at a time, but for hospitals that join the open manual one."""
-    Study.objects.select_for_update().get(pk=study.pk)  # one start at a time
+    _lock(study)
     running = study.runs.active().exclude(mode=of_mode).first()
     if running:
         raise ConflictError(f"{running} is still under way: wait for its end, or stop it")
+
+
+def _lock(study: Study) -> None:
+    """Whoever starts, joins, closes by hand or stops a run of a study does so alone."""
+    Study.objects.select_for_update().get(pk=study.pk)
 
 
 def _participant(study: Study, plan: TrainingPlan, envoy: Envoy) -> RunParticipant:
     """A hospital in a run to come; one that cannot take part sits out, with the reason."""
     participant = RunParticipant(envoy=envoy)
     try:
+        _refuse_remote(envoy)
         standing_approval(study, envoy, plan.sha256)
         participant.num_labelled_patients = check_enough_patients(plan, envoy)
     except TrainingError as error:
         participant.sits_out_because = str(error)
     return participant
+
+
+def _refuse_remote(envoy: Envoy) -> None:
+    if envoy.placement != Envoy.Placement.HOSTED:
+        raise TrainingError(f"{envoy} runs its own installation, which is not reached from here")
 
 
 def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> int:
@@ -164,6 +185,9 @@ def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
     """Stop a run; what was recorded is kept, what still comes is late. False if it has ended."""
     by = f" by {stopped_by.get_username()}" if stopped_by else ""
     with transaction.atomic():
+        _lock(run.study)
+        # The rounds' rows before the run's, as aggregation takes them.
+        rounds = list(run.rounds.select_for_update().order_by("pk").values_list("pk", flat=True))
         stopped = (
             TrainingRun.objects.active()
             .filter(pk=run.pk)
@@ -174,7 +198,7 @@ def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
             )
         )
         if stopped:
-            RoundAssignment.objects.filter(training_round__run=run).unfinished().update(
+            RoundAssignment.objects.filter(training_round_id__in=rounds).unfinished().update(
                 status=RoundAssignment.Status.MISSED, reason="the run was stopped"
             )
             run.rounds.exclude(status=TrainingRound.Status.AGGREGATED).update(
@@ -194,15 +218,15 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
         TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
         ConflictError: it trains already, the open round has another plan, or a run is under way.
     """
+    _refuse_remote(envoy)
     membership = standing_approval(study, envoy)
     plan = TrainingPlan.from_json(membership.plan)
     num_labelled_patients = check_enough_patients(plan, envoy)
-    snapshot_id = source_named(plan.dataset).freeze(
-        envoy.pk, launched_by.pk if launched_by else None
-    )
+    base = base_model(study, plan)
+    base_sha256 = base.save()
     with transaction.atomic():
         _refuse_second_run(study, of_mode=TrainingRun.Mode.MANUAL)
-        training_round = _open_manual_round(study, membership, plan, launched_by)
+        training_round = _open_manual_round(membership, base.scaling, base_sha256, launched_by)
         standing = training_round.assignments.filter(envoy=envoy).first()
         if standing and standing.status in (
             RoundAssignment.Status.PENDING,
@@ -213,6 +237,8 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
             raise ConflictError(
                 f"{envoy} has trained in the open round: aggregate it, then launch again"
             )
+        user_id = launched_by.pk if launched_by else None
+        snapshot_id = source_named(plan.dataset).freeze(envoy.pk, user_id)
         RunParticipant.objects.create(
             run=training_round.run,
             envoy=envoy,
@@ -228,9 +254,12 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
 
 
 def _open_manual_round(
-    study: Study, membership: StudyMembership, plan: TrainingPlan, launched_by: User | None
+    membership: StudyMembership,
+    scaling: FeatureScaling,
+    base_sha256: str,
+    launched_by: User | None,
 ) -> TrainingRound:
-    base = base_model(study, plan)
+    study = membership.study
     training_round = TrainingRound.objects.open_manual(study).select_related("run").first()
     if training_round is None:
         run = TrainingRun.objects.create(
@@ -238,14 +267,14 @@ def _open_manual_round(
             mode=TrainingRun.Mode.MANUAL,
             plan=membership.plan,
             plan_sha256=membership.plan_sha256,
-            strategy=plan.strategy,
+            strategy=membership.plan["strategy"],
             num_rounds=1,
-            scaling={"mean": list(base.scaling.mean), "std": list(base.scaling.std)},
+            scaling={"mean": list(scaling.mean), "std": list(scaling.std)},
             status=TrainingRun.Status.TRAINING,
             training_at=timezone.now(),
             started_by=launched_by,
         )
-        return open_round(run, MANUAL_ROUND, base_sha256=base.save())
+        return open_round(run, MANUAL_ROUND, base_sha256=base_sha256)
     if training_round.run.plan_sha256 != membership.plan_sha256:
         raise ConflictError(
             f"{membership.envoy} approved the plan {membership.plan_sha256[:12]}, the open round"
@@ -254,7 +283,9 @@ def _open_manual_round(
     return training_round
 
 
-def aggregate_envoys(study: Study, envoys: Iterable[Envoy]) -> TrainingRound:
+def aggregate_envoys(
+    study: Study, envoys: Iterable[Envoy], *, aggregated_by: User | None = None
+) -> TrainingRound:
     """Close the open manual round with the updates of these hospitals, and have it aggregated.
 
     Updates of others are kept and not counted.
@@ -266,6 +297,7 @@ def aggregate_envoys(study: Study, envoys: Iterable[Envoy]) -> TrainingRound:
 
     chosen = {envoy.pk: envoy for envoy in envoys}
     with transaction.atomic():
+        _lock(study)
         training_round = TrainingRound.objects.open_manual(study).select_related("run").first()
         if training_round is None:
             raise NotReadyError(f"no hospital has been launched for {study}: launch some first")
@@ -286,6 +318,7 @@ def aggregate_envoys(study: Study, envoys: Iterable[Envoy]) -> TrainingRound:
         )
         if not closed:
             raise ConflictError("somebody else has just aggregated this round")
+        audit.record(aggregated_by, "aggregated round", training_round)
         aggregate_round_task.delay_on_commit(training_round.pk)
     return training_round
 

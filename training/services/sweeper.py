@@ -10,8 +10,7 @@ from django.utils import timezone
 
 from diagnoses.models import Snapshot
 from envoys.work import enqueue_due
-from training.models import RoundQuerySet, TrainingRound, TrainingRun
-from training.services.clients import fail_assignment
+from training.models import RoundAssignment, RoundQuerySet, TrainingRound, TrainingRun
 from training.services.rounds import enqueue_assignments
 
 
@@ -23,13 +22,7 @@ def advance_runs() -> None:
     for training_round in rounds.collecting().select_related("run"):
         _fail_without_data(training_round)
         training_round.assignments.give_up()
-        # A client that only waits behind another's chunk is not lost.
-        if (
-            not training_round.assignments.exclude(leased_until=None)
-            .filter(leased_until__gt=timezone.now())
-            .exists()
-        ):
-            enqueue_assignments(training_round)
+        enqueue_assignments(training_round)  # at most once a lease: a second message does no harm
     _enqueue_closing(rounds, in_doubt)
 
 
@@ -40,7 +33,9 @@ def _enqueue_closing(rounds: RoundQuerySet, in_doubt: datetime) -> None:
     may_close = may_close.filter(run__mode=TrainingRun.Mode.AUTOMATIC)
     for pk in may_close.values_list("pk", flat=True):
         close_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
-    for pk in rounds.closed().filter(closed_at__lt=in_doubt).values_list("pk", flat=True):
+    for pk in list(rounds.closed().filter(closed_at__lt=in_doubt).values_list("pk", flat=True)):
+        # Counted from now again: one that takes longer than a lease is not done twice at once.
+        rounds.closed().filter(pk=pk).update(closed_at=timezone.now())
         aggregate_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
 
 
@@ -51,4 +46,8 @@ def _fail_without_data(training_round: TrainingRound) -> None:
         .filter(snapshot__status=Snapshot.Status.FAILED)
         .select_related("snapshot", "training_round")
     ):
-        fail_assignment(assignment, f"Its data could not be frozen: {assignment.snapshot.reason}")
+        RoundAssignment.objects.finish(
+            assignment,
+            status=RoundAssignment.Status.FAILED,
+            reason=f"Its data could not be frozen: {assignment.snapshot.reason}",
+        )

@@ -11,7 +11,6 @@ from envoys.errors import LostObjectError
 from envoys.models import Envoy
 from federated.aggregation import ClientUpdate
 from federated.params import Params
-from training.errors import ConflictError
 from training.models import ReceivedUpdate, RoundAssignment, TrainingRound
 from training.objects import load_params
 
@@ -31,10 +30,7 @@ def record_updates(finished: Sequence[FinishedUpdate]) -> list[ReceivedUpdate]:
     """Write updates whose objects are stored, in one transaction.
 
     The same update again gets the same answer; one that comes after its round was closed is kept
-    as late.
-
-    Raises:
-        ConflictError: a different update has been accepted in its place.
+    as late, and another one than was accepted as refused.
     """
     now = timezone.now()
     recorded = []
@@ -77,9 +73,11 @@ def _answer_again(update: FinishedUpdate) -> ReceivedUpdate:
             reason="it came after the round was closed; it is kept and not counted",
         )
     if accepted.sha256 != update.sha256:
-        raise ConflictError(
-            f"{update.assignment.envoy}: the update {accepted.sha256[:12]} has been accepted for"
-            f" this round; {update.sha256[:12]} is another one"
+        return _received(
+            update,
+            verdict=ReceivedUpdate.Verdict.REFUSED,
+            reason=f"the update {accepted.sha256[:12]} has been accepted for this round;"
+            f" {update.sha256[:12]} is another one",
         )
     return accepted
 

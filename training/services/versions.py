@@ -24,7 +24,7 @@ from training.models import (
     Study,
     TrainingRound,
 )
-from training.objects import load_params
+from training.services.updates import update_params
 
 MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
 
@@ -53,24 +53,29 @@ def create_versions(
 
     Raises:
         StorageError: the director's storage does not take the model.
+        LostUpdateError: an update is gone or damaged.
     """
     prepared = PreparedVersions()
     study = training_round.run.study
     number = _next_number(study, None)
     manifest = _manifest(training_round, params, number, updates)
-    folder = f"global_model/versions/{number}"
+    # Named by content too: whoever else computes this number cannot write over what is released.
+    folder = (
+        f"{study.storage_prefix}global_model/versions/{number}-{manifest['params_sha256'][:12]}"
+    )
     sha256 = _write_model(director_storage(), folder, params, manifest)
     prepared.rows.append(_version(training_round, None, number, folder, manifest, sha256))
     notes = []
     for update in updates:
         envoy = update.assignment.envoy
-        delta_params = load_params(update.sha256)
+        delta_params = update_params(update)
         local_params: Params = {
             name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)
         }
         number = _next_number(study, envoy)
         manifest = _manifest(training_round, local_params, number, [update])
-        folder = f"trained_model/{training_round.run.started_at:%Y%m%dT%H%M%SZ}"
+        started_at = training_round.run.started_at
+        folder = f"{study.storage_prefix}trained_model/{started_at:%Y%m%dT%H%M%SZ}"
         try:
             storage = envoy_storage(envoy)
             sha256 = _write_model(storage, folder, local_params, manifest)
@@ -186,7 +191,8 @@ def distribute_version(
         )
     director = director_storage()
     for name in MODEL_FILES:
-        write_object(director, f"global_model/{name}", _read_model_file(version, name))
+        key = f"{version.study.storage_prefix}global_model/{name}"
+        write_object(director, key, _read_model_file(version, name))
     with transaction.atomic():
         ModelVersion.objects.active().of_federation().filter(study=version.study).exclude(
             pk=version.pk
@@ -218,17 +224,14 @@ def deliver_version(distribution_id: int) -> None:
     """Write a version into the hospital's storage and read back what arrived there.
 
     Raises:
-        StorageError: also written on the row, with what to do.
+        StorageError, NotReadyError: also written on the row, with what to do.
     """
-    for distribution in Distribution.objects.select_related("version", "envoy").claim(
-        [distribution_id]
-    ):
-        version, storage = distribution.version, envoy_storage(distribution.envoy)
+    for distribution in Distribution.objects.select_related(
+        "version__study", "version__run", "envoy"
+    ).claim([distribution_id]):
         try:
-            for name in MODEL_FILES:
-                write_object(storage, f"global_model/{name}", _read_model_file(version, name))
-            read_object(storage, "global_model/model.safetensors", sha256=version.object_sha256)
-        except StorageError as error:
+            _deliver(distribution.version, distribution.envoy)
+        except (StorageError, TrainingError) as error:
             Distribution.objects.finish(
                 distribution, status=Distribution.Status.FAILED, reason=str(error)
             )
@@ -236,9 +239,18 @@ def deliver_version(distribution_id: int) -> None:
         Distribution.objects.finish(
             distribution,
             status=Distribution.Status.COMPLETE,
-            seen_sha256=version.object_sha256,
+            seen_sha256=distribution.version.object_sha256,
             delivered_at=timezone.now(),
         )
+
+
+def _deliver(version: ModelVersion, envoy: Envoy) -> None:
+    if version.state != ModelVersion.State.ACTIVE:  # its message came late
+        raise NotReadyError(f"{version} has been replaced before it was delivered to {envoy}")
+    storage, folder = envoy_storage(envoy), f"{version.study.storage_prefix}global_model"
+    for name in MODEL_FILES:
+        write_object(storage, f"{folder}/{name}", _read_model_file(version, name))
+    read_object(storage, f"{folder}/model.safetensors", sha256=version.object_sha256)
 
 
 def _read_model_file(version: ModelVersion, name: str) -> bytes:

@@ -15,6 +15,12 @@ from federated.synthetic import write_synthetic_cohort
 from techlife.management.commands.demo import add_run_arguments, check_options
 
 
+def embedded_environment() -> dict[str, str]:
+    """This process's, without services that hold somebody's data."""
+    services = ("DATABASE_URL", "REDIS_URL", "DIRECTOR_S3_BUCKET_NAME", "ENVOY_S3_BUCKET_NAME")
+    return {name: value for name, value in os.environ.items() if name not in services}
+
+
 class Command(BaseCommand):
     help = "Run simulation and served federation from one seed: the same bits, at what cost?"
 
@@ -70,7 +76,7 @@ class Command(BaseCommand):
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=settings.BASE_DIR,
-            env={**os.environ, **(environment or {})},
+            env={**embedded_environment(), **(environment or {})},
             stdout=stdout,
             check=False,
         )

@@ -29,6 +29,12 @@ from techlife.processes import (
 )
 from training import services
 
+# What the demonstration makes in its data folder, and `--fresh` removes.
+OURS = (
+    *("db.sqlite3*", "celerybeat-schedule*", "broker", "objects", "arrays", "synthetic"),
+    *("logs", "preparing"),
+)
+
 
 class Command(BaseCommand):
     help = "Watch hospitals train a risk model together, through real workers, then use it."
@@ -69,16 +75,15 @@ class Command(BaseCommand):
             self.print_peak_memory()
 
     def empty_data_folder(self) -> None:
-        """Start anew; keeps the lock, which is held, and the secrets, which are in use."""
+        """Start anew; keeps the lock and the secrets, which are in use, and what is not ours."""
         if connection.vendor != "sqlite":
             raise CommandError("--fresh empties the embedded database only, not DATABASE_URL's")
-        for path in settings.DATA_DIR.iterdir():
-            if path.name in (".lock", "secrets"):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        for pattern in OURS:
+            for path in settings.DATA_DIR.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def demonstrate(self, supervisor: Supervisor, options: dict[str, Any]) -> None:
         call_command("migrate", verbosity=0, interactive=False)

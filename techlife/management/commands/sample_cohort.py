@@ -30,7 +30,7 @@ class Command(BaseCommand):
                     for record in read_admissions(files)
                     if is_chosen(record.subject_id, options["share"])
                 ]
-                folder = options["target"] / "envoys" / files.name
+                folder = options["target"] / "envoys" / files.client_id
                 folder.mkdir(parents=True)
                 with (
                     (folder / "diagnoses.csv").open("w", newline="") as diagnoses,

@@ -1,0 +1,76 @@
+"""What can be chosen about a strategy: frozen, checked in words, and with what a form needs."""
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from federated.errors import InvalidPlanError
+
+
+@dataclass(frozen=True)
+class StrategyParameters:
+    """A strategy without parameters; and the base of those that have some.
+
+    A field is a `real`, a `whole` or a `flag`. Its metadata holds what it means and its range:
+    `meaning`, `low`, `high` and `includes_low`.
+
+    Raises:
+        InvalidPlanError: a value of another type, or out of range.
+    """
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            # As declared, so that 1 and 1.0 are one plan with one hash.
+            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+
+    @property
+    def min_updates(self) -> int:
+        """With fewer updates than this, a round cannot be aggregated."""
+        return 1
+
+
+def real(
+    default: float, *, low: float, high: float, meaning: str, includes_low: bool = False
+) -> Any:
+    """A field for a number below `high` and above `low`, which itself may be allowed."""
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "low": low, "high": high, "includes_low": includes_low},
+    )
+
+
+def whole(default: int | None, *, low: int, meaning: str) -> Any:
+    """A field for a whole number from `low`, or for None where it is declared so."""
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "low": low, "high": math.inf, "includes_low": True},
+    )
+
+
+def flag(default: bool, *, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+def _checked(one: Field[Any], value: Any) -> Any:
+    if one.type is bool:
+        if not isinstance(value, bool):
+            raise InvalidPlanError(f"{one.name} is true or false, not {value!r}")
+        return value
+    if value is None and one.type == int | None:
+        return None
+    is_real = one.type is float
+    if isinstance(value, bool) or not isinstance(value, (int, float) if is_real else int):
+        kind = "a number" if is_real else "a whole number"
+        raise InvalidPlanError(f"{one.name} is {kind}, not {value!r}")
+    low, high = one.metadata["low"], one.metadata["high"]
+    is_above = value >= low if one.metadata["includes_low"] else value > low
+    if not (is_above and value < high):
+        raise InvalidPlanError(f"{one.name} {_range_in_words(one)}, not {value!r}")
+    return float(value) if is_real else value
+
+
+def _range_in_words(one: Field[Any]) -> str:
+    low, high = one.metadata["low"], one.metadata["high"]
+    if high == math.inf:
+        return f"starts at {low}"
+    return f"lies in {'[' if one.metadata['includes_low'] else '('}{low:g}, {high:g})"

@@ -5,6 +5,8 @@ from envoys.models import Envoy, User
 from envoys.work import LeasedWork
 from training.models import ModelVersion
 
+SMALLEST_CELL = 10
+
 
 class InferenceRun(LeasedWork):
     """A whole hospital scored with one model version."""
@@ -21,6 +23,19 @@ class InferenceRun(LeasedWork):
 
     def __str__(self) -> str:
         return f"inference {self.pk} for envoy {self.envoy_id}"
+
+    def counts_in_words(self) -> str:
+        """Admissions per class, in the classes' order, which JSON in PostgreSQL does not keep.
+
+        A small count could give a patient away and is not shown.
+        """
+        classes = self.model_version.manifest["classes"] if self.counts else []
+        return ", ".join(
+            f"{name} {self.counts[name]:,}"
+            if self.counts[name] >= SMALLEST_CELL
+            else f"{name} <{SMALLEST_CELL}"
+            for name in classes
+        )
 
 
 class Prediction(models.Model):

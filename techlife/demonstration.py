@@ -39,7 +39,6 @@ from training.models import (
 )
 
 POLL_SECONDS = 0.2
-SMALLEST_CELL = 10  # smaller counts of patients are not shown
 DOCTOR, SCIENTIST = "doc", "pass"
 
 Say = Callable[[str], None]
@@ -249,7 +248,7 @@ def predict_all(run: TrainingRun, supervisor: Supervisor) -> dict[str, Inference
     ]
     rows = InferenceRun.objects.filter(pk__in=[row.pk for row in started])
     wait_for_work("Predicting", rows, supervisor, unit="hospitals")
-    return {row.envoy.name: row for row in rows.select_related("envoy")}
+    return {row.envoy.name: row for row in rows.select_related("envoy", "model_version")}
 
 
 def run_seconds(run: TrainingRun) -> tuple[float, float]:
@@ -299,8 +298,8 @@ def table(report: dict[str, Any], predictions: dict[str, InferenceRun]) -> Itera
     yield f"{head}  predicted"
     for row in report["envoys"]:
         inference_run = predictions.get(row["name"])
-        counts = inference_run.counts if inference_run else {}
-        yield _row(row["name"], row["num_examples"], row, models, width) + "  " + _counts(counts)
+        counts = inference_run.counts_in_words() if inference_run else ""
+        yield f"{_row(row['name'], row['num_examples'], row, models, width)}  {counts}"
     total = sum(row["num_examples"] for row in report["envoys"])
     yield _row("all test patients", total, report["pooled_test"], models, width)
 
@@ -313,13 +312,6 @@ def _row(
         auroc = figures[model]["auroc"]
         cells += f"  {'–' if auroc is None else f'{auroc:.3f}':>13}"
     return f"{name:{width}}  {num_examples:>9,}{cells}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(
-        f"{name} {count:,}" if count >= SMALLEST_CELL else f"{name} <{SMALLEST_CELL}"
-        for name, count in counts.items()
-    )
 
 
 @contextmanager

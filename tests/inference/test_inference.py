@@ -22,7 +22,14 @@ from inference.services import (
     predict_envoy,
     request_inference,
 )
-from tests.factories import make_admission, make_diagnosis, make_envoy, make_patient, make_user
+from tests.factories import (
+    make_admission,
+    make_diagnosis,
+    make_envoy,
+    make_patient,
+    make_user,
+    make_version,
+)
 from tests.federation import envoy_path, finish, release
 from training import services
 from training.arrays import open_snapshot
@@ -339,3 +346,11 @@ def test_no_web_process_loads_torch_pandas_or_sklearn(tmp_path, script):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_a_small_count_is_not_shown_and_classes_keep_their_order():
+    version = make_version(manifest={"classes": ["Low", "Medium", "High"]})
+    inference_run = InferenceRun(
+        model_version=version, counts={"High": 1400, "Low": 9, "Medium": 10}
+    )
+    assert inference_run.counts_in_words() == "Low <10, Medium 10, High 1,400"

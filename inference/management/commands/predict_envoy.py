@@ -40,5 +40,4 @@ class Command(FederationCommand):
             self.wait_for([inference_run])
             if inference_run.status == InferenceRun.Status.FAILED:
                 raise CommandError(f"{envoy} was not scored: {inference_run.reason}")
-            counts = inference_run.counts.items()
-            self.stdout.write("  " + ", ".join(f"{name} {count:,}" for name, count in counts))
+            self.stdout.write(f"  {inference_run.counts_in_words()}")

@@ -188,6 +188,8 @@ class TrainingRound(models.Model):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.COLLECTING)
     reason = models.TextField(blank=True)
     base_sha256 = models.CharField(max_length=64, blank=True)
+    # What the strategy remembers on the server before this round; empty: nothing, or its first.
+    state_sha256 = models.CharField(max_length=64, blank=True)
     result_sha256 = models.CharField(max_length=64, blank=True)
     opened_at = models.DateTimeField(auto_now_add=True)
     deadline_at = models.DateTimeField(null=True)  # none: open until somebody asks to aggregate
@@ -257,6 +259,8 @@ class ReceivedUpdate(models.Model):
         RoundAssignment, on_delete=models.CASCADE, related_name="updates"
     )
     sha256 = models.CharField(max_length=64)
+    # What the strategy remembers at the hospital, in its own storage; it is not sent.
+    client_state_sha256 = models.CharField(max_length=64, blank=True)
     num_examples = models.PositiveIntegerField()
     # {"train_loss", "validation_loss", "validation_auroc", "num_validation", "seconds"}
     metrics = models.JSONField(default=dict)

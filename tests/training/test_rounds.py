@@ -10,6 +10,7 @@ from federated.__main__ import read_datasets
 from federated.params import Params, to_bytes
 from federated.simulation import simulate
 from tests.federation import (
+    approve,
     approved_plan,
     assignment_of,
     break_storage,
@@ -22,8 +23,8 @@ from tests.federation import (
     start_round,
 )
 from training import services
-from training.arrays import _open
-from training.errors import ConflictError, RefusedUpdateError
+from training.arrays import _open, open_snapshot
+from training.errors import ConflictError, RefusedUpdateError, TrainingError
 from training.models import (
     ModelVersion,
     ReceivedUpdate,
@@ -78,6 +79,49 @@ def test_a_served_run_ends_in_the_bits_of_a_simulation_on_the_same_exports(
     assert list(simulated.client_ids) == [envoy.slug for envoy in hospitals[:-1]]
     assert run.scaling is not None
     assert run.scaling["mean"] == list(simulated.scaling.mean)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parameters"),
+    [
+        ("fedprox", {}),
+        ("scaffold", {}),
+        ("fedadam", {}),
+        ("fedyogi", {}),
+        ("fedadagrad", {}),
+        ("median", {}),
+        ("trimmed_mean", {}),
+        ("multi_krum", {"num_bad": 0}),
+    ],
+)
+def test_every_strategy_served_twice_over_ends_in_the_bits_of_its_simulation(
+    queue, hospitals, strategy, parameters
+):
+    """Three rounds: what server and hospitals remember has to come back twice."""
+    study = services.study_for("risk_tier")
+    plan = services.plan_for(study, num_rounds=3, strategy=strategy, strategy_parameters=parameters)
+    trained = hospitals[:-1]
+    for envoy in trained:
+        approve(study, envoy, plan)
+    run = services.start_run(study, plan, started_by=None, envoys=trained, seed=3)
+    queue.work_and_sweep(copies=2)
+
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FINISHED, run.reason
+    datasets = {
+        participant.envoy.slug: open_snapshot(participant.snapshot, plan)
+        for participant in run.participants.all()
+    }
+    assert run.final_sha256 == simulate(datasets, plan, seed=3).final_sha256
+
+
+def test_a_strategy_that_needs_more_hospitals_than_can_take_part_is_refused(hospitals):
+    study = services.study_for("risk_tier")
+    plan = services.plan_for(study, strategy="multi_krum")
+    for envoy in hospitals[:-1]:
+        approve(study, envoy, plan)
+    with pytest.raises(TrainingError, match="multi_krum needs the updates of 5 hospitals, 3 can"):
+        services.start_run(study, plan, started_by=None, envoys=hospitals[:-1])
 
 
 def test_another_seed_ends_in_other_bits_and_the_same_seed_in_the_same(queue, hospitals):

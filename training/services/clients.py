@@ -1,5 +1,6 @@
 """The hospitals' part of a round, done here by a worker or sent from outside."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -10,18 +11,26 @@ from django.utils import timezone
 
 from envoys.errors import StorageError
 from envoys.work import MAX_ATTEMPTS
-from federated.aggregation import ClientUpdate
-from federated.errors import FederatedError
+from federated.errors import FederatedError, UnreadableParamsError
 from federated.params import from_bytes
 from federated.plan import TrainingPlan
 from federated.rounds import check_update, client_update
 from federated.scaling import feature_statistics
+from federated.strategies import strategy_named
 from training.arrays import open_snapshot
 from training.errors import ConflictError, RefusedUpdateError
 from training.models import ReceivedUpdate, RoundAssignment
 from training.objects import load_base_params, save_params
 from training.services.rounds import close_round, run_scaling
-from training.services.updates import FinishedUpdate, record_updates
+from training.services.updates import (
+    FinishedUpdate,
+    client_state,
+    pack_update,
+    record_updates,
+    round_state,
+    save_client_state,
+    unpack_update,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +87,14 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     dataset = open_snapshot(assignment.snapshot, plan, heartbeat=heartbeat)
+    state_sha256 = ""
     if training_round.number == 0:
         statistics = feature_statistics(dataset)
         metrics: dict[str, Any] = {"num_labelled_patients": dataset.num_labelled_patients}
         sha256, num_examples = save_params(statistics), dataset.num_examples
     else:
         base_params = load_base_params(training_round.base_sha256)
+        uses_controls = strategy_named(plan.strategy).uses_controls
         update = client_update(
             plan,
             base_params,
@@ -92,13 +103,17 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
             seed=run.seed,
             round_number=training_round.number,
             client_id=assignment.envoy.slug,
+            server_state=round_state(training_round, plan, base_params),
+            client_state=client_state(assignment) if uses_controls else None,
             on_batch=heartbeat,
         )
-        check_update(base_params, update)
+        check_update(base_params, update, with_control=uses_controls)
         metrics = update.metrics
-        sha256, num_examples = save_params(update.delta_params), update.num_examples
+        sha256, num_examples = save_params(pack_update(update)), update.num_examples
+        if update.client_state:
+            state_sha256 = save_client_state(assignment, update.client_state)
     metrics["seconds"] = round(time.monotonic() - started, 3)
-    return FinishedUpdate(assignment, sha256, num_examples, metrics)
+    return FinishedUpdate(assignment, sha256, num_examples, metrics, state_sha256)
 
 
 def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
@@ -123,35 +138,47 @@ def _fail(assignment: RoundAssignment, reason: str) -> None:
 
 
 def receive_update(
-    assignment: RoundAssignment, content: bytes, *, num_examples: int, metrics: dict[str, Any]
+    assignment: RoundAssignment,
+    content: bytes,
+    *,
+    num_examples: int,
+    metrics: dict[str, Any],
+    sha256: str | None = None,
 ) -> ReceivedUpdate:
     """Take an update that comes from outside; what must not count is recorded and refused.
 
     Args:
         content: the delta of the round's base parameters, as safetensors.
+        sha256: what the sender says that the content hashes to.
         num_examples: the rows it was trained on.
     Raises:
-        RefusedUpdateError: unreadable, of another model, not finite, without examples, or late.
+        RefusedUpdateError: unreadable, not what was announced, of another model, not finite, without examples, or late.
         ConflictError: another update of this hospital has been accepted for this round.
         StorageError: it could not be stored; nothing was recorded, send it again.
     """
-    base_params = load_base_params(assignment.training_round.base_sha256)
+    training_round = assignment.training_round
+    base_params = load_base_params(training_round.base_sha256)
+    uses_controls = strategy_named(training_round.run.strategy).uses_controls
+    content_sha256 = hashlib.sha256(content).hexdigest()
     try:
-        update = ClientUpdate(assignment.envoy.slug, from_bytes(content), num_examples, metrics)
-        check_update(base_params, update)
+        if sha256 not in (None, content_sha256):
+            raise UnreadableParamsError(f"its sha256 is {content_sha256}, {sha256} was announced")
+        update = unpack_update(assignment.envoy.slug, from_bytes(content), num_examples)
+        check_update(base_params, update, with_control=uses_controls)
     except FederatedError as error:
         ReceivedUpdate.objects.create(
             assignment=assignment,
+            sha256=content_sha256,
             num_examples=max(num_examples, 0),
             verdict=ReceivedUpdate.Verdict.REFUSED,
             reason=str(error),
         )
         raise RefusedUpdateError(f"{assignment.envoy}: {error}") from error
-    sha256 = save_params(update.delta_params)
-    (received,) = record_updates([FinishedUpdate(assignment, sha256, num_examples, metrics)])
+    stored_sha256 = save_params(pack_update(update))
+    (received,) = record_updates([FinishedUpdate(assignment, stored_sha256, num_examples, metrics)])
     if received.verdict == ReceivedUpdate.Verdict.LATE:
         raise RefusedUpdateError(f"{assignment.envoy}: {received.reason}")
     if received.verdict == ReceivedUpdate.Verdict.REFUSED:
         raise ConflictError(f"{assignment.envoy}: {received.reason}")
-    close_round(assignment.training_round)
+    close_round(training_round)
     return received

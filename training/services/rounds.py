@@ -32,6 +32,7 @@ from training.services.updates import (
     LostUpdateError,
     accepted_updates,
     client_updates,
+    round_state,
     update_params,
 )
 from training.services.versions import create_versions
@@ -48,10 +49,16 @@ def run_scaling(run: TrainingRun) -> FeatureScaling:
     return FeatureScaling(tuple(run.scaling["mean"]), tuple(run.scaling["std"]))
 
 
-def open_round(run: TrainingRun, number: int, *, base_sha256: str = "") -> TrainingRound:
+def open_round(
+    run: TrainingRun, number: int, *, base_sha256: str = "", state_sha256: str = ""
+) -> TrainingRound:
     """Write a round and what each taking part owes it; call it in the transaction that asks."""
     training_round = TrainingRound.objects.create(
-        run=run, number=number, base_sha256=base_sha256, deadline_at=_deadline(run)
+        run=run,
+        number=number,
+        base_sha256=base_sha256,
+        state_sha256=state_sha256,
+        deadline_at=_deadline(run),
     )
     participants = run.participants.filter(sits_out_because="")
     RoundAssignment.objects.bulk_create(
@@ -233,8 +240,10 @@ def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     base_params = load_params(training_round.base_sha256)
-    params, _ = next_params(plan, base_params, client_updates(updates))
+    state = round_state(training_round, plan, base_params)
+    params, state = next_params(plan, base_params, client_updates(updates), state)
     object_sha256 = save_params(params)
+    state_sha256 = save_params(state) if state else ""
     is_last = run.mode == TrainingRun.Mode.MANUAL or training_round.number >= plan.num_rounds
     versions = create_versions(training_round, params, base_params, updates) if is_last else None
     with transaction.atomic():
@@ -242,7 +251,12 @@ def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate
             return False
         if versions is None:
             TrainingRun.objects.filter(pk=run.pk).update(params_sha256=object_sha256)
-            open_round(run, training_round.number + 1, base_sha256=object_sha256)
+            open_round(
+                run,
+                training_round.number + 1,
+                base_sha256=object_sha256,
+                state_sha256=state_sha256,
+            )
         else:
             versions.save()
             TrainingRun.objects.active().filter(pk=run.pk).update(

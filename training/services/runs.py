@@ -1,6 +1,7 @@
 """Starting and stopping a run, by itself or one hospital at a time."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -60,6 +61,7 @@ def plan_for(
     *,
     num_rounds: int = 10,
     strategy: str = "fedavg",
+    strategy_parameters: dict[str, Any] | None = None,
     local_training: LocalTrainingConfig | None = None,
 ) -> TrainingPlan:
     """The plan of a study's next run: what hospitals are asked to approve.
@@ -74,6 +76,7 @@ def plan_for(
         target=study.target,
         network=study.network,
         strategy=strategy,
+        strategy_parameters=strategy_parameters,
         num_rounds=num_rounds,
         local_training=local_training,
         min_examples=study.min_examples,
@@ -113,6 +116,12 @@ def start_run(
         reasons = "; ".join(participant.sits_out_because for participant in participants)
         reasons = reasons or "no hospital has been invited"
         raise TrainingError(f"nobody can take part in {study}: {reasons}")
+    num_needed = plan.strategy_parameters.min_updates
+    if len(ready) < num_needed:
+        raise TrainingError(
+            f"{plan.strategy} needs the updates of {num_needed} hospitals, {len(ready)} can take"
+            " part: choose other parameters, or another strategy"
+        )
     with transaction.atomic():
         _refuse_second_run(study, of_mode=None)
         run = TrainingRun.objects.create(
@@ -122,7 +131,7 @@ def start_run(
             strategy=plan.strategy,
             num_rounds=plan.num_rounds,
             seed=seed,
-            quorum=min(len(ready), plan.min_contributors) if quorum is None else quorum,
+            quorum=max(num_needed, quorum or min(len(ready), plan.min_contributors)),
             deadline_seconds=deadline_seconds,
             started_by=started_by,
         )

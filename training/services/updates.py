@@ -1,5 +1,6 @@
 """Updates: recorded as they arrive, and read back where they count."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,15 @@ from django.utils import timezone
 
 from envoys.errors import LostObjectError
 from envoys.models import Envoy
+from envoys.storage import envoy_storage, read_object, write_object
 from federated.aggregation import ClientUpdate
-from federated.params import Params
+from federated.params import Params, from_bytes, to_bytes, under, with_prefix
+from federated.plan import TrainingPlan
+from federated.rounds import first_server_state
 from training.models import ReceivedUpdate, RoundAssignment, TrainingRound
-from training.objects import load_params
+from training.objects import load_base_params, load_params
+
+CONTROL = "control"  # the part of an update's file that SCAFFOLD adds
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class FinishedUpdate:
     sha256: str
     num_examples: int
     metrics: dict[str, Any]
+    client_state_sha256: str = ""
 
 
 @transaction.atomic
@@ -56,6 +63,7 @@ def _received(update: FinishedUpdate, **values: Any) -> ReceivedUpdate:
     return ReceivedUpdate(
         assignment=update.assignment,
         sha256=update.sha256,
+        client_state_sha256=update.client_state_sha256,
         num_examples=update.num_examples,
         metrics=update.metrics,
         **values,
@@ -105,6 +113,60 @@ def update_params(update: ReceivedUpdate) -> Params:
         raise LostUpdateError(update, str(error)) from error
 
 
+def pack_update(update: ClientUpdate) -> Params:
+    """What an update's file holds: the change of the parameters and of the control variate."""
+    return update.delta_params | with_prefix(CONTROL, update.delta_control)
+
+
+def unpack_update(client_id: str, params: Params, num_examples: int) -> ClientUpdate:
+    """The update whose file holds these arrays."""
+    return ClientUpdate(
+        client_id,
+        {name: value for name, value in params.items() if not name.startswith(f"{CONTROL}/")},
+        num_examples,
+        delta_control=under(CONTROL, params),
+    )
+
+
 def client_updates(updates: Iterable[ReceivedUpdate]) -> Iterator[ClientUpdate]:
+    """Updates as the algorithm takes them, one in memory at a time."""
     for update in updates:
-        yield ClientUpdate(update.assignment.envoy.slug, update_params(update), update.num_examples)
+        client_id = update.assignment.envoy.slug
+        yield unpack_update(client_id, update_params(update), update.num_examples)
+
+
+def round_state(training_round: TrainingRound, plan: TrainingPlan, base_params: Params) -> Params:
+    """What the strategy remembers on the server before a round; at first, its first state."""
+    if training_round.state_sha256:
+        return load_base_params(training_round.state_sha256)
+    num_clients = training_round.assignments.count()
+    return first_server_state(plan, base_params, num_clients=num_clients)
+
+
+def client_state(assignment: RoundAssignment) -> Params:
+    """What the strategy remembered at the hospital after its last counted update of the run."""
+    last = (
+        ReceivedUpdate.objects.filter(
+            assignment__envoy=assignment.envoy,
+            assignment__training_round__run=assignment.training_round.run_id,
+            verdict=ReceivedUpdate.Verdict.ACCEPTED,
+        )
+        .exclude(client_state_sha256="")
+        .order_by("-assignment__training_round__number")
+        .first()
+    )
+    if last is None:
+        return {}
+    storage, sha256 = envoy_storage(assignment.envoy), last.client_state_sha256
+    return from_bytes(read_object(storage, client_state_key(sha256), sha256=sha256))
+
+
+def save_client_state(assignment: RoundAssignment, state: Params) -> str:
+    """Keep it in the hospital's own storage; returns the sha256. Raises StorageError."""
+    content = to_bytes(state)
+    key = client_state_key(hashlib.sha256(content).hexdigest())
+    return write_object(envoy_storage(assignment.envoy), key, content)
+
+
+def client_state_key(sha256: str) -> str:
+    return f"client_state/{sha256}.safetensors"

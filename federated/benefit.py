@@ -1,27 +1,161 @@
 """What each hospital gains: rule of thumb, its own model, the federation's, all rows pooled.
 
-All four are scored on the same held-out patients.
+All four are scored on the same held-out patients. All rows are here, so that scores are exact;
+intervals resample patients, and the models that are compared see the same resamples.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from federated.calibration import CalibrationLine, calibration_lines, reliability_curve
+from federated.classification import confusion_matrix, macro_f1
 from federated.datasets import ClientDataset, concatenate
-from federated.features import TEST, TRAIN
-from federated.metrics import UNDEFINED, Metrics, mean_of, measure
+from federated.features import TEST, TRAIN, FeatureSchema, feature_schema
+from federated.histograms import PooledFigure, pooled_ranking, score_histograms
+from federated.intervals import Interval, auroc_statistic, in_words, resample
+from federated.metrics import UNDEFINED, Metrics, mean_of, measure, scored_classes
 from federated.plan import TrainingPlan
 from federated.prediction import predict_rows
 from federated.simulation import SimulationResult, simulate
 from federated.strategies import StrategyParameters
+from federated.subgroups import (
+    AGE_BANDS,
+    MIN_PATIENTS,
+    UNKNOWN,
+    SubgroupFigures,
+    SuppressedTable,
+    age_bands,
+    ages_of,
+    by_subgroup,
+    sexes_of,
+    suppress,
+)
+from federated.targets import target_named
 
 MODELS = ("rule_of_thumb", "local", "global", "pooled")
+SEXES = ("female", "male", UNKNOWN)
 NUM_BANDS = 3
+NUM_RESAMPLES = 500
 
 Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Test rows and what each model makes of them; a model that there is not is left out.
+
+    Attributes:
+        labels, patients, age_bands, sexes: (num_rows,); rows of one patient share a number.
+        probabilities: by model, (num_rows, num_classes).
+    """
+
+    labels: NDArray[np.int8]
+    patients: NDArray[np.int32]
+    age_bands: NDArray[np.str_]
+    sexes: NDArray[np.str_]
+    probabilities: dict[str, Probabilities]
+
+    @property
+    def num_patients(self) -> int:
+        return len(np.unique(self.patients))
+
+    def measure(self, model: str) -> Metrics:
+        if model not in self.probabilities:
+            return UNDEFINED
+        return measure(self.labels, self.probabilities[model])
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How sure the models' AUROC are, and what the global model adds to local ones.
+
+    Attributes:
+        intervals: of each model's AUROC; None where there is no model or too few patients.
+        difference: global minus local on the same resamples.
+        sentence: the difference in words.
+    """
+
+    intervals: dict[str, Interval | None]
+    difference: Interval | None
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "intervals": {model: _plain(self.intervals[model]) for model in MODELS},
+            "difference": _plain(self.difference),
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True)
+class ShownBin:
+    """A bin of a reliability curve; None where one of its outcomes is too rare to be shown."""
+
+    predicted: float
+    observed: float | None
+    num_admissions: int | None
+
+    def to_json(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The global model on all test patients, as it may be shown.
+
+    Attributes:
+        auroc, auprc: from the score histograms that hospitals would release.
+        lines, curves: calibration by class; of two classes the second's alone.
+        confusion: patients by class (rows) and predicted class (columns); a patient with
+            admissions in several cells counts in each.
+        macro_f1: over admissions.
+        subgroups: by "age" and "sex", then by the group's name.
+    """
+
+    auroc: PooledFigure | None
+    auprc: PooledFigure | None
+    lines: dict[str, CalibrationLine | None]
+    curves: dict[str, list[ShownBin]]
+    classes: tuple[str, ...]
+    confusion: SuppressedTable
+    macro_f1: float | None
+    subgroups: dict[str, dict[str, SubgroupFigures]]
+
+    def to_json(self) -> dict[str, Any]:
+        def binned(figure: PooledFigure | None) -> dict[str, float] | None:
+            if figure is None:
+                return None
+            return {"value": figure.value, "low": figure.low, "high": figure.high}
+
+        nothing = dict.fromkeys(("slope", "intercept", "in_the_large"))
+        return {
+            "from_histograms": {"auroc": binned(self.auroc), "auprc": binned(self.auprc)},
+            "calibration": [
+                {
+                    "class": name,
+                    **(line.to_json() if line else nothing),
+                    "curve": [shown.to_json() for shown in self.curves[name]],
+                }
+                for name, line in self.lines.items()
+            ],
+            "confusion": {
+                "classes": list(self.classes),
+                **asdict(self.confusion),
+                "macro_f1": self.macro_f1,
+            },
+            "subgroups": {
+                kind: [{"name": name, **figures.to_json()} for name, figures in groups.items()]
+                for kind, groups in self.subgroups.items()
+            },
+        }
+
+
+def _plain(interval: Interval | None) -> dict[str, float] | None:
+    return interval.to_json() if interval else None
 
 
 @dataclass(frozen=True)
@@ -32,6 +166,9 @@ class BenefitReport:
     mean_of_envoys: dict[str, Metrics]
     envoys: dict[str, dict[str, Metrics]]
     num_examples: dict[str, int]
+    pooled_gain: Gain
+    gains: dict[str, Gain]
+    assessment: Assessment
 
     def to_json(self) -> dict[str, Any]:
         def plain(figures: dict[str, Metrics]) -> dict[str, Any]:
@@ -44,6 +181,14 @@ class BenefitReport:
                 {"name": name, "num_examples": self.num_examples[name], **plain(figures)}
                 for name, figures in sorted(self.envoys.items())
             ],
+            "benefit": {
+                "num_resamples": NUM_RESAMPLES,
+                "pooled_test": self.pooled_gain.to_json(),
+                "envoys": [
+                    {"name": name, **gain.to_json()} for name, gain in sorted(self.gains.items())
+                ],
+            },
+            **self.assessment.to_json(),
         }
 
 
@@ -96,43 +241,183 @@ def benefit_report(
 
     pooled = simulate({"pooled": everyone}, lone_plan, seed=seed, on_round=on_round)
 
-    labels: list[NDArray[np.int8]] = []
-    scores: dict[str, list[Probabilities]] = {model: [] for model in MODELS}
-    envoys: dict[str, dict[str, Metrics]] = {}
-    local_labels: list[NDArray[np.int8]] = []
+    schema = feature_schema(plan.target)
+    scored: dict[str, ScoredRows] = {}
     for name in sorted(datasets):
         dataset = datasets[name]
         rows = dataset.rows(TEST)
-        labels.append(dataset.labels[rows])
-        scored = {
+        probabilities = {
             "rule_of_thumb": frequencies[dataset.bands[rows]],
             "global": predict_rows(federated.params, federated.scaling, dataset, rows),
             "pooled": predict_rows(pooled.params, pooled.scaling, dataset, rows),
         }
         if dataset.num_examples:
             alone = simulate({name: dataset}, lone_plan, seed=seed, on_round=on_round)
-            scored["local"] = predict_rows(alone.params, alone.scaling, dataset, rows)
-            local_labels.append(dataset.labels[rows])
-        envoys[name] = {
-            model: measure(labels[-1], scored[model]) if model in scored else UNDEFINED
-            for model in MODELS
-        }
-        for model, probabilities in scored.items():
-            scores[model].append(probabilities)
+            probabilities["local"] = predict_rows(alone.params, alone.scaling, dataset, rows)
+        scored[name] = _scored_rows(dataset, rows, schema, probabilities)
 
+    envoys = {
+        name: {model: rows.measure(model) for model in MODELS} for name, rows in scored.items()
+    }
+    all_rows = _join(list(scored.values()))
+    # A local model is compared on the patients of the hospitals that have one.
+    local_rows = _join([rows for rows in scored.values() if "local" in rows.probabilities])
     return BenefitReport(
         pooled_test={
-            model: measure(
-                np.concatenate(local_labels if model == "local" else labels),
-                np.concatenate(scores[model]),
-            )
-            if scores[model]
-            else UNDEFINED
-            for model in MODELS
+            model: (local_rows if model == "local" else all_rows).measure(model) for model in MODELS
         },
         mean_of_envoys={
             model: mean_of([figures[model] for figures in envoys.values()]) for model in MODELS
         },
         envoys=envoys,
         num_examples={name: datasets[name].num_examples for name in datasets},
+        pooled_gain=_pooled_gain(all_rows, local_rows, seed=str(seed)),
+        gains={name: gain_of(rows, seed=f"{seed}:{name}") for name, rows in scored.items()},
+        assessment=assess(scored, target_named(plan.target).classes),
     )
+
+
+def _scored_rows(
+    dataset: ClientDataset,
+    rows: NDArray[np.int64],
+    schema: FeatureSchema,
+    probabilities: dict[str, Probabilities],
+) -> ScoredRows:
+    return ScoredRows(
+        labels=dataset.labels[rows],
+        patients=dataset.patients[rows],
+        age_bands=age_bands(ages_of(dataset, rows, schema)),
+        sexes=sexes_of(dataset, rows, schema),
+        probabilities=probabilities,
+    )
+
+
+def _join(hospitals: Sequence[ScoredRows]) -> ScoredRows:
+    """All hospitals' rows, with the models that all of them have.
+
+    A patient seen by two hospitals counts as two: nobody can tell they are one.
+    """
+    if not hospitals:
+        empty = np.empty(0, "<U1")
+        return ScoredRows(np.empty(0, np.int8), np.empty(0, np.int32), empty, empty, {})
+    starts = np.cumsum([0, *(int(part.patients.max(initial=-1)) + 1 for part in hospitals)])
+    return ScoredRows(
+        labels=np.concatenate([part.labels for part in hospitals]),
+        patients=np.concatenate(
+            [part.patients + start for part, start in zip(hospitals, starts[:-1], strict=True)]
+        ),
+        age_bands=np.concatenate([part.age_bands for part in hospitals]),
+        sexes=np.concatenate([part.sexes for part in hospitals]),
+        probabilities={
+            model: np.concatenate([part.probabilities[model] for part in hospitals])
+            for model in MODELS
+            if all(model in part.probabilities for part in hospitals)
+        },
+    )
+
+
+def gain_of(rows: ScoredRows, *, seed: str, other: str = "this hospital's own") -> Gain:
+    """The intervals of every model there is, and of global minus local where there are both.
+
+    Args:
+        seed: of the resamples, which all models share; of each hospital another.
+        other: what the sentence calls the local models.
+    """
+    enough = rows.num_patients >= MIN_PATIENTS
+    drawn = resample(
+        {
+            model: auroc_statistic(rows.labels, probabilities)
+            for model, probabilities in rows.probabilities.items()
+            if enough
+        },
+        rows.patients,
+        num_resamples=NUM_RESAMPLES,
+        seed=seed,
+    )
+    difference = (drawn["global"] - drawn["local"]).interval() if "local" in drawn else None
+    return Gain(
+        intervals={model: drawn[model].interval() if model in drawn else None for model in MODELS},
+        difference=difference,
+        sentence=in_words(difference, other=other),
+    )
+
+
+def _pooled_gain(all_rows: ScoredRows, local_rows: ScoredRows, *, seed: str) -> Gain:
+    gain = gain_of(local_rows, seed=seed, other="the hospitals' own")
+    if len(local_rows.labels) == len(all_rows.labels):
+        return gain
+    of_all = gain_of(all_rows, seed=seed).intervals
+    return replace(gain, intervals=of_all | {"local": gain.intervals["local"]})
+
+
+def assess(hospitals: Mapping[str, ScoredRows], classes: tuple[str, ...]) -> Assessment:
+    """The global model on the test patients of all hospitals; little is shown of under 10.
+
+    Args:
+        hospitals: by name, each with the global model's probabilities.
+        classes: the names of the classes, by label.
+    """
+    rows = _join(list(hospitals.values()))
+    probabilities, ranked = rows.probabilities["global"], scored_classes(len(classes))
+    enough = rows.num_patients >= MIN_PATIENTS
+    ranking = pooled_ranking(
+        [
+            score_histograms(part.labels, part.probabilities["global"], part.patients)
+            for part in hospitals.values()
+        ]
+    )
+    predicted = probabilities.argmax(axis=1)
+    people = np.unique(np.stack([rows.patients, rows.labels, predicted]), axis=1)
+    counts = confusion_matrix(people[1], people[2], num_classes=len(classes))
+    confusion = confusion_matrix(rows.labels, predicted, num_classes=len(classes))
+    lines = calibration_lines(rows.labels, probabilities)
+    return Assessment(
+        auroc=ranking.auroc,
+        auprc=ranking.auprc,
+        lines={
+            classes[cls]: line if enough else None for cls, line in zip(ranked, lines, strict=True)
+        },
+        curves={
+            classes[cls]: shown_curve(rows.labels == cls, probabilities[:, cls], rows.patients)
+            for cls in ranked
+        },
+        classes=classes,
+        confusion=suppress(counts),
+        macro_f1=macro_f1(confusion) if enough else None,
+        subgroups={
+            "age": _in_order(rows, rows.age_bands, (*AGE_BANDS, UNKNOWN)),
+            "sex": _in_order(rows, rows.sexes, SEXES),
+        },
+    )
+
+
+def _in_order(
+    rows: ScoredRows, groups: NDArray[np.str_], names: tuple[str, ...]
+) -> dict[str, SubgroupFigures]:
+    found = by_subgroup(rows.labels, rows.probabilities["global"], rows.patients, groups)
+    return {name: found[name] for name in names if name in found}
+
+
+def shown_curve(
+    is_positive: NDArray[np.bool_],
+    probabilities: Probabilities,
+    patients: NDArray[np.int32],
+) -> list[ShownBin]:
+    """The reliability curve without the bins that would tell of under 10 outcomes.
+
+    All arrays (num_rows,). Of a bin of 100 with 3 %, everybody can work out the 3.
+    """
+    curve = reliability_curve(is_positive, probabilities, patients)
+    if not curve:
+        return []
+    totals = np.array([each.num_rows for each in curve], np.int64)
+    positives = np.rint([each.observed * each.num_rows for each in curve]).astype(np.int64)
+    table = suppress(np.stack([totals - positives, positives], axis=1))
+    return [
+        ShownBin(
+            predicted=each.predicted,
+            observed=None if None in (*cells, total) else each.observed,
+            num_admissions=total,
+        )
+        for each, cells, total in zip(curve, table.cells, table.row_totals, strict=True)
+    ]

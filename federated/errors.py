@@ -29,6 +29,10 @@ class TooFewUpdatesError(FederatedError):
     """Fewer updates than a strategy needs to tolerate as many bad ones as it promises."""
 
 
+class OneClassError(FederatedError):
+    """All outcomes are the same: a model of them would know nothing else."""
+
+
 class ShapeMismatchError(FederatedError):
     """Parameters of another model."""
 

@@ -29,7 +29,7 @@ class LocalTrainingConfig:
 
 
 LEAVES_THE_HOSPITAL = (
-    "round 0: count, mean and squared deviations of each numeric input",
+    "round 0: count, mean and squared deviations of each numeric input, and which outcomes occur",
     "every round: the change of the model's parameters, the number of training examples,"
     " losses and AUROC on the hospital's validation patients",
 )

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import numpy as np
+
 from federated.aggregation import ClientUpdate
 from federated.architectures import initial_params
 from federated.datasets import ClientDataset
-from federated.errors import EmptyRoundError
-from federated.features import feature_schema
+from federated.errors import EmptyRoundError, OneClassError
+from federated.features import TRAIN, feature_schema
 from federated.params import (
     Params,
     add,
@@ -130,6 +132,28 @@ def next_params(
     check_same_shapes(first_server_state(plan, global_params, num_clients=1), state)
     aggregate = strategy_named(plan.strategy).aggregate
     return aggregate(global_params, state, updates, plan.strategy_parameters)
+
+
+def classes_seen(dataset: ClientDataset) -> list[int]:
+    """Which classes occur among a hospital's training examples; how often is not said."""
+    return [int(cls) for cls in np.unique(dataset.labels[dataset.rows(TRAIN)])]
+
+
+def check_classes(plan: TrainingPlan, seen: Iterable[Iterable[int]]) -> None:
+    """Refuse to train where every example of every hospital has the same outcome.
+
+    Args:
+        seen: the `classes_seen` of each hospital.
+    Raises:
+        OneClassError: which class that is.
+    """
+    classes = {cls for of_hospital in seen for cls in of_hospital}
+    if len(classes) == 1:
+        target = target_named(plan.target)
+        raise OneClassError(
+            f"every known outcome of {target.name} is {target.classes[classes.pop()]!r} at every"
+            f" hospital: there is nothing to learn. {target.definition}"
+        )
 
 
 def takes_part(plan: TrainingPlan, dataset: ClientDataset) -> bool:

@@ -14,6 +14,8 @@ from federated.datasets import ClientDataset
 from federated.params import Params, params_sha256
 from federated.plan import TrainingPlan
 from federated.rounds import (
+    check_classes,
+    classes_seen,
     client_update,
     first_params,
     first_server_state,
@@ -52,10 +54,13 @@ def simulate(
         on_update: given each update and its round, returns what arrives of it (`attacks`).
     Raises:
         EmptyRoundError: nobody can take part.
+        OneClassError: all outcomes of all hospitals are the same.
         TooFewUpdatesError: fewer take part than a robust strategy needs.
     """
     torch.set_num_threads(1)  # with more, sums are taken in another order: other bits
     client_ids = tuple(name for name in sorted(datasets) if takes_part(plan, datasets[name]))
+    if len(client_ids) > 1:  # one alone may have one class, as some hospitals do
+        check_classes(plan, (classes_seen(datasets[name]) for name in client_ids))
     scaling = pooled_scaling(feature_statistics(datasets[name]) for name in client_ids)
     params = first_params(plan, seed=seed)
     server_state = first_server_state(plan, params, num_clients=len(client_ids))

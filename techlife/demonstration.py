@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Import
-from diagnoses.services import import_cohort, load_icd_codes
+from diagnoses.services import clear_abandoned_imports, import_cohort, load_icd_codes
 from envoys.models import Envoy, User
 from envoys.work import LeasedWork
 from federated.cohorts import EnvoyFiles, find_envoys
@@ -53,6 +53,12 @@ def cohort_folder(data: Path | None, *, seed: int) -> Path:
     if data is not None:
         return data
     folder: Path = settings.DATA_DIR / "synthetic" / f"seed-{seed}"
+    others = sorted(path.name for path in folder.parent.glob("seed-*") if path != folder)
+    if others:
+        raise DemonstrationError(
+            f"The data folder holds the synthetic patients of {others[0]}; those of another seed"
+            " would be put into the same hospitals: --fresh starts anew"
+        )
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a start that was killed
@@ -77,6 +83,7 @@ def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
                 " is here already: rename one, or start with --fresh"
             )
         envoy, _ = Envoy.objects.get_or_create(name=files.name, defaults={"slug": files.client_id})
+        clear_abandoned_imports(envoy, silent_seconds=0)  # nobody else works on a locked folder
         try:
             imported = _import_one(envoy, files)
         except ImportRefusedError as error:
@@ -88,7 +95,8 @@ def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
             f" {imported.num_diagnoses:,} diagnoses"
         )
         for warning in imported.warnings:
-            say(f"    {warning['count']:,} × {warning['kind']}, for instance {warning['example']}")
+            example = f", for instance {warning['example']}" if warning["example"] else ""
+            say(f"    {warning['count']:,} × {warning['kind']}{example}")
         envoys.append(envoy)
     return envoys
 
@@ -128,9 +136,14 @@ def make_accounts(envoys: list[Envoy]) -> dict[int, User]:
 def approve_for_all(
     study: Study, plan: TrainingPlan, envoys: list[Envoy], doctors: dict[int, User]
 ) -> None:
-    """Package the plan for each hospital, and approve it as the hospital's doctor."""
+    """Package the plan for each hospital, and approve it as the hospital's doctor.
+
+    Where a doctor has revoked the approval of this plan, that stands.
+    """
     for envoy in envoys:
         membership = services.package_training(study, envoy, plan)
+        if membership.revoked_at is not None:
+            continue
         services.approve_package(
             membership, approved_by=doctors[envoy.pk], plan_hash=membership.plan_sha256
         )

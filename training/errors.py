@@ -9,6 +9,10 @@ class NotApprovedError(TrainingError):
     """The hospital has not approved the plan."""
 
 
+class NotAllowedError(TrainingError):
+    """The person's role does not include this."""
+
+
 class TooFewPatientsError(TrainingError):
     """The hospital has too few patients with an outcome."""
 

@@ -351,7 +351,8 @@ class ModelVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.study.name} v{self.number}"
+        owner = f" of {self.envoy}" if self.envoy else ""
+        return f"{self.study.name} v{self.number}{owner}"
 
 
 class Distribution(LeasedWork):

@@ -150,6 +150,9 @@ class ReportRow:
     local: float | None
     global_model: float | None
     pooled: float | None
+    local_interval: dict[str, float] | None  # "low" and "high"
+    global_interval: dict[str, float] | None
+    sentence: str  # the gain in words
 
     @property
     def gain(self) -> float | None:
@@ -157,6 +160,25 @@ class ReportRow:
         if self.global_model is None or self.local is None:
             return None
         return self.global_model - self.local
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """A row of a table of patients; a count that is hidden is a dash."""
+
+    name: str
+    counts: list[str]
+
+
+@dataclass(frozen=True)
+class ReportDetails:
+    """The global model on all test patients together, as a report has it."""
+
+    calibration: list[dict[str, Any]]  # by class: slope, intercept and the curve's bins
+    classes: list[str]
+    confusion: list[CountRow]  # by class, the total last
+    macro_f1: float | None
+    subgroups: list[tuple[str, list[dict[str, Any]]]]  # by title
 
 
 @dataclass(frozen=True)
@@ -171,6 +193,13 @@ class RunProgress:
     curves: Curves
     report_rows: list[ReportRow]
     pooled_row: ReportRow | None
+    report_details: ReportDetails | None
+
+    @property
+    def sentences(self) -> list[ReportRow]:
+        """The rows whose gain is told in words, all patients together first."""
+        rows = [self.pooled_row] if self.pooled_row else []
+        return [row for row in [*rows, *self.report_rows] if row.sentence]
 
     @property
     def num_taking_part(self) -> int:
@@ -262,6 +291,7 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
         curves=curves_of(run, participants, rounds, visible_ids),
         report_rows=report_rows,
         pooled_row=pooled_row,
+        report_details=report_details(run),
     )
 
 
@@ -402,8 +432,10 @@ def report_of(
     if not run.report:
         return [], None
     names = {name: envoy.name for envoy in visible_envoys for name in (envoy.name, envoy.slug)}
+    benefit = run.report.get("benefit", {"envoys": [], "pooled_test": {}})
+    gains = {gain["name"]: gain for gain in benefit["envoys"]}
     rows = [
-        report_row(names[entry["name"]], entry)
+        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}))
         for entry in run.report["envoys"]
         if entry["name"] in names
     ]
@@ -411,10 +443,12 @@ def report_of(
     pooled = dict(run.report["pooled_test"])
     if sees_all:
         pooled["num_examples"] = run.report.get("num_examples")
-    return rows, report_row("All test patients together", pooled)
+    return rows, report_row("All test patients together", pooled, benefit["pooled_test"])
 
 
-def report_row(name: str, entry: dict[str, Any]) -> ReportRow:
+def report_row(name: str, entry: dict[str, Any], gain: dict[str, Any]) -> ReportRow:
+    """A hospital's figures; `gain` is empty in a report made before there were intervals."""
+
     def auroc(model: str) -> float | None:
         metrics = entry.get(model)
         return metrics["auroc"] if metrics else None
@@ -426,6 +460,7 @@ def report_row(name: str, entry: dict[str, Any]) -> ReportRow:
         count = f"under {SMALLEST_COUNT}"
     else:
         count = f"{num_examples:,}"
+    intervals = gain.get("intervals", {})
     return ReportRow(
         name=name,
         num_examples=count,
@@ -433,4 +468,38 @@ def report_row(name: str, entry: dict[str, Any]) -> ReportRow:
         local=auroc("local"),
         global_model=auroc("global"),
         pooled=auroc("pooled"),
+        local_interval=intervals.get("local"),
+        global_interval=intervals.get("global"),
+        sentence=gain.get("sentence", ""),
     )
+
+
+def report_details(run: TrainingRun) -> ReportDetails | None:
+    """What a report says of all test patients together; None if it was made before it did."""
+    if not run.report or "confusion" not in run.report:
+        return None
+    confusion = run.report["confusion"]
+    names = [*confusion["classes"], "Total"]
+    cells = [*confusion["cells"], confusion["column_totals"]]
+    totals = [*confusion["row_totals"], confusion["total"]]
+    subgroups = run.report["subgroups"]
+    return ReportDetails(
+        calibration=[
+            {**line, "curve": [{**b, "count": shown(b["num_admissions"])} for b in line["curve"]]}
+            for line in run.report["calibration"]
+        ],
+        classes=confusion["classes"],
+        confusion=[
+            CountRow(name, [shown(count) for count in [*row, total]])
+            for name, row, total in zip(names, cells, totals, strict=True)
+        ],
+        macro_f1=confusion["macro_f1"],
+        subgroups=[
+            (title, [{**group, "count": shown(group["num_patients"])} for group in subgroups[key]])
+            for title, key in (("Age", "age"), ("Sex", "sex"))
+        ],
+    )
+
+
+def shown(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"

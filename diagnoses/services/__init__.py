@@ -7,11 +7,12 @@ from diagnoses.services.exports import (
     snapshot_sha256,
 )
 from diagnoses.services.icd_codes import load_icd_codes
-from diagnoses.services.imports import import_cohort
+from diagnoses.services.imports import clear_abandoned_imports, import_cohort
 from diagnoses.services.records import admission_records
 
 __all__ = [
     "admission_records",
+    "clear_abandoned_imports",
     "export_diagnoses",
     "export_now",
     "import_cohort",

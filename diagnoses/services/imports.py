@@ -50,7 +50,7 @@ def import_cohort(
         CohortError: the files are refused, or an admission stands in this hospital already.
         ImportRefusedError: another import into this hospital is running, or took over.
     """
-    _clear_abandoned_imports(envoy)
+    clear_abandoned_imports(envoy)
     row = _start_import(envoy, files, started_by)
     try:
         return _check_and_insert(row, files, _import_reporter(row, on_progress))
@@ -100,7 +100,8 @@ def _start_import(envoy: Envoy, files: EnvoyFiles, started_by: User | None) -> I
             )
     except IntegrityError:
         raise ImportRefusedError(
-            f"{envoy.name}: another import is running; start this one when it has ended"
+            f"{envoy.name}: another import is running; start this one when it has ended. If its"
+            f" process was killed, it counts as ended {settings.LEASE_SECONDS * 3:.0f} seconds later"
         ) from None
 
 
@@ -239,10 +240,16 @@ def _fail_import(row: Import, reason: str) -> None:
     _remove_rows(row)
 
 
-def _clear_abandoned_imports(envoy: Envoy) -> None:
-    """End imports whose process was killed, and remove what any failed one has left behind."""
+def clear_abandoned_imports(envoy: Envoy, *, silent_seconds: float | None = None) -> None:
+    """End imports whose process was killed, and remove what any failed one has left behind.
+
+    Args:
+        silent_seconds: without a sign of life for so long, one counts as killed; three leases
+            where not given.
+    """
     imports = Import.objects.filter(envoy=envoy)
-    stale_since = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS * 3)
+    silent = settings.LEASE_SECONDS * 3 if silent_seconds is None else silent_seconds
+    stale_since = timezone.now() - timedelta(seconds=silent)
     imports.filter(status__in=ACTIVE_IMPORT, heartbeat_at__lt=stale_since).update(
         status=Import.Status.FAILED, reason="its process was killed: there was no sign of life"
     )

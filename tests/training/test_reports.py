@@ -30,6 +30,9 @@ def test_a_report_compares_four_models_hospital_by_hospital(queue, run, hospital
     for figures in (run.report["pooled_test"], run.report["mean_of_envoys"], *run.report["envoys"]):
         for model in MODELS:
             assert set(figures[model]) == {"auroc", "auprc", "accuracy", "brier"}
+    gains = run.report["benefit"]["envoys"]
+    assert [gain["name"] for gain in gains] == [row["name"] for row in run.report["envoys"]]
+    assert run.report["confusion"]["classes"] == ["Low", "Medium", "High"]
     assert run.report["envoys"][0]["num_examples"] > 50
     assert 0.4 < run.report["pooled_test"]["global"]["auroc"] <= 1
 

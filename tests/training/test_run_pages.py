@@ -241,6 +241,92 @@ def test_the_report_compares_the_models_hospital_by_hospital(client, scientist, 
     assert "All test patients together 1,234 0.511 0.611 0.661 – +0.050" in text
 
 
+def full_report(*names):
+    """A report with intervals, sentences and the global model's assessment."""
+
+    def gain(first, sentence):
+        interval = {"estimate": first, "low": first - 0.02, "high": first + 0.02}
+        models = ("rule_of_thumb", "local", "global", "pooled")
+        return {
+            "intervals": dict.fromkeys(models, interval),
+            "difference": interval,
+            "sentence": sentence,
+        }
+
+    return report(*names) | {
+        "benefit": {
+            "num_resamples": 500,
+            "pooled_test": gain(0.35, "The global model beats the hospitals' own by 0.05"),
+            "envoys": [
+                {"name": name, **gain(0.4 + 0.1 * index, f"The global model helps {name}")}
+                for index, name in enumerate(names)
+            ],
+        },
+        "calibration": [
+            {
+                "class": "High",
+                "slope": 0.951,
+                "intercept": -0.123,
+                "in_the_large": 0.01,
+                "curve": [
+                    {"predicted": 0.25, "observed": 0.27, "num_admissions": 1500},
+                    {"predicted": 0.75, "observed": None, "num_admissions": None},
+                ],
+            }
+        ],
+        "confusion": {
+            "classes": ["Low", "High"],
+            "cells": [[1020, 30], [None, None]],
+            "row_totals": [1050, None],
+            "column_totals": [None, 44],
+            "total": None,
+            "macro_f1": 0.654,
+        },
+        "subgroups": {
+            "age": [
+                {"name": "40–64", "num_patients": 1100, "auroc": 0.71, "auprc": 0.4, "brier": 0.2},
+                {
+                    "name": "18–39",
+                    "num_patients": None,
+                    "auroc": None,
+                    "auprc": None,
+                    "brier": None,
+                },
+            ],
+            "sex": [],
+        },
+    }
+
+
+def test_a_report_shows_intervals_the_gain_in_words_and_how_good_the_global_model_is(
+    client, scientist, run
+):
+    TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
+    text = text_of(client.get(url("training:run-detail", run)))
+    assert "Alpha 1,234 0.600 0.700 0.380 to 0.420 0.750 0.380 to 0.420 – +0.050" in text
+    assert "All test patients together: The global model beats the hospitals' own by 0.05." in (
+        text.replace("&#x27;", "'")
+    )
+    assert "Beta: The global model helps Beta." in text
+    assert "High 0.95 -0.12" in text
+    assert "High 0.250 0.270 1,500 High 0.750 – –" in text
+    assert "Low 1,020 30 1,050 High – – – Total – 44 –" in text
+    assert "Macro-F1 is 0.654." in text
+    assert "Age: 40–64 1,100 0.710 0.400 0.200 Age: 18–39 – – – –" in text
+
+
+def test_a_doctor_sees_the_gain_of_their_own_hospital_and_of_all_together(client, run, alpha):
+    TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
+    login_doctor(client, alpha)
+    text = text_of(client.get(url("training:run-detail", run)))
+    assert "0.380 to 0.420" in text  # Alpha's
+    assert "0.330 to 0.370" in text  # of all
+    assert "The global model helps Alpha." in text
+    assert "Macro-F1 is 0.654." in text
+    assert "helps Beta" not in text
+    assert "0.480 to 0.520" not in text
+
+
 def test_a_count_under_ten_is_not_shown(client, scientist, run):
     TrainingRun.objects.filter(pk=run.pk).update(report=report("alpha", num_examples=7))
     assert "Alpha under 10 0.600" in text_of(client.get(url("training:run-detail", run)))
@@ -349,7 +435,7 @@ def test_the_time_taken_stops_when_the_run_ends(client, scientist, run):
 
 
 def test_no_page_holds_an_inline_script_or_style(client, run, alpha):
-    TrainingRun.objects.filter(pk=run.pk).update(report=report("Alpha", "Beta"))
+    TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
     pages = [client.get(reverse("login"))]
     client.force_login(make_user(User.Role.DATA_SCIENTIST))
     pages += [client.get(reverse("home")), client.get("/no-such-page")]

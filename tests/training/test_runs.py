@@ -177,3 +177,14 @@ def test_an_unknown_target_network_or_strategy_is_refused_with_what_there_is():
     study = services.study_for("risk_tier")
     with pytest.raises(UnknownStrategyError, match="fedavg"):
         services.plan_for(study, strategy="majority vote")
+
+
+def test_a_federation_whose_outcomes_are_all_the_same_is_told_so_and_trains_nothing(queue):
+    hospitals = [
+        make_hospital(name, num_patients=30, risk_tiers=(2,)) for name in ("North", "South", "West")
+    ]
+    run = start(hospitals)
+    queue.work_and_sweep()
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FAILED
+    assert "every known outcome of risk_tier is 'High' at every hospital" in run.reason

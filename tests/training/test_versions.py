@@ -20,7 +20,7 @@ from tests.federation import (
     release,
 )
 from training import services
-from training.errors import NotReadyError, TrainingError
+from training.errors import NotAllowedError, NotReadyError, TrainingError
 from training.models import Distribution, ModelVersion, TrainingRun
 
 pytestmark = pytest.mark.django_db
@@ -222,3 +222,11 @@ def test_a_delivery_that_comes_after_its_version_was_replaced_is_not_made(
     assert late.status == Distribution.Status.FAILED
     content = envoy_path(hospitals[0], "global_model/model.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == newer.object_sha256
+
+
+def test_only_who_runs_the_federation_releases_a_version(hospitals, version):
+    doctor = make_user(envoy=hospitals[0])
+    with pytest.raises(NotAllowedError, match="only a data scientist or an administrator"):
+        services.distribute_version(version, distributed_by=doctor)
+    version.refresh_from_db()
+    assert version.state == State.CANDIDATE

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError as DatabaseError
+from kombu.exceptions import OperationalError as BrokerError
 
 from federated.errors import FederatedError
 from training import services
@@ -21,6 +23,16 @@ class FederationCommand(BaseCommand):
             return super().execute(*args, **options)
         except FederatedError as error:
             raise CommandError(str(error)) from error
+        except BrokerError as error:
+            raise CommandError(
+                "The broker does not answer: nothing was handed to a worker yet. Embedded, start"
+                " `make demo` in another terminal; what is due is then taken up"
+            ) from error
+        except DatabaseError as error:
+            raise CommandError(
+                "The database is not there or not up to date: start `make demo`, or run"
+                " `manage.py migrate`"
+            ) from error
 
     def wait_for(self, rows: Sequence[Any]) -> None:
         """Say how far rows of background work are, until all have ended."""

@@ -14,7 +14,7 @@ from envoys.work import MAX_ATTEMPTS
 from federated.errors import FederatedError, UnreadableParamsError
 from federated.params import from_bytes
 from federated.plan import TrainingPlan
-from federated.rounds import check_update, client_update
+from federated.rounds import check_update, classes_seen, client_update
 from federated.scaling import feature_statistics
 from federated.strategies import strategy_named
 from training.arrays import open_snapshot
@@ -90,7 +90,7 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
     state_sha256 = ""
     if training_round.number == 0:
         statistics = feature_statistics(dataset)
-        metrics: dict[str, Any] = {"num_labelled_patients": dataset.num_labelled_patients}
+        metrics: dict[str, Any] = {"classes": classes_seen(dataset)}
         sha256, num_examples = save_params(statistics), dataset.num_examples
     else:
         base_params = load_base_params(training_round.base_sha256)

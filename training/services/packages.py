@@ -138,8 +138,8 @@ def approve_package(
         raise NotApprovedError(f"only a doctor of {membership.envoy} can approve its package")
     if plan_hash != membership.plan_sha256 or plan_sha256(membership.plan) != plan_hash:
         raise ConflictError(
-            f"the package holds the plan {membership.plan_sha256[:12]}, not {plan_hash[:12]}:"
-            " read it again before you approve"
+            f"the package holds the plan {membership.plan_sha256}, not {plan_hash}: read it again"
+            " before you approve, and give its whole hash"
         )
     membership.approved_by, membership.approved_at = approved_by, timezone.now()
     membership.revoked_at = None

@@ -80,7 +80,7 @@ def _make_report(report: RunReport) -> None:
     )
     names = {participant.envoy.slug: participant.envoy.name for participant in participants}
     plain = result.to_json()
-    for row in plain["envoys"]:
+    for row in [*plain["envoys"], *plain["benefit"]["envoys"]]:
         row["name"] = names[row["name"]]
     TrainingRun.objects.filter(pk=run.pk).update(report=plain)
     RunReport.objects.finish(report, status=RunReport.Status.COMPLETE)

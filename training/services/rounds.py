@@ -17,7 +17,7 @@ from envoys.errors import LostObjectError, StorageError
 from federated.errors import FederatedError
 from federated.params import params_sha256
 from federated.plan import TrainingPlan
-from federated.rounds import first_params, next_params
+from federated.rounds import check_classes, first_params, next_params
 from federated.scaling import FeatureScaling, pooled_scaling
 from training.errors import NotReadyError
 from training.models import (
@@ -210,8 +210,10 @@ def aggregate_round(training_round: TrainingRound) -> bool:
 
 def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:
     run = training_round.run
+    plan = TrainingPlan.from_json(run.plan)
+    check_classes(plan, (update.metrics["classes"] for update in updates))
     scaling = pooled_scaling(update_params(update) for update in updates)
-    params = first_params(TrainingPlan.from_json(run.plan), seed=run.seed)
+    params = first_params(plan, seed=run.seed)
     object_sha256 = save_params(params)
     with transaction.atomic():
         if not _mark_aggregated(training_round, object_sha256):

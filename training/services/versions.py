@@ -16,7 +16,7 @@ from envoys.storage import director_storage, envoy_storage, read_object, write_o
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
 from federated.targets import target_named
-from training.errors import NotReadyError, TrainingError
+from training.errors import NotAllowedError, NotReadyError, TrainingError
 from training.models import (
     Distribution,
     ModelVersion,
@@ -178,9 +178,12 @@ def distribute_version(
     Args:
         envoys: to whom; all active hospitals where not given.
     Raises:
+        NotAllowedError: the person does not run the federation.
         TrainingError: it is a hospital's own, or has too few contributors.
         StorageError: the director's storage does not hold it as it was made.
     """
+    if distributed_by and not distributed_by.runs_federation:
+        raise NotAllowedError("only a data scientist or an administrator can release a version")
     if version.envoy_id is not None:
         raise TrainingError(f"{version} is one hospital's own model: it stays there")
     num_contributors = len(version.manifest["lineage"]["updates"])

@@ -71,6 +71,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         finally:
             settings.PREPARING_FLAG.unlink(missing_ok=True)
+            if settings.BROKER_IS_BUNDLED and settings.BROKER_SOCKET.parent.is_dir():
+                shutil.rmtree(settings.BROKER_SOCKET.parent, ignore_errors=True)
         if options["no_serve"]:
             self.print_peak_memory()
 

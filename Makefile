@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo compare test lint types contract migrations pytest
+.PHONY: install demo compare reproduce-flamby test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -21,6 +21,9 @@ demo: install
 
 compare: install
 	@$(BIN)/python manage.py compare $(ARGS)
+
+reproduce-flamby: install
+	@$(BIN)/python -m federated.flamby $(ARGS)
 
 test: lint types contract migrations pytest
 

@@ -1,5 +1,6 @@
 """The client's half of a round."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ def train_locally(
     *,
     client_id: str,
     rng: np.random.Generator,
+    local_steps: int | None = None,
     proximal_mu: float = 0.0,
     controls: tuple[Params, Params] | None = None,
     on_batch: Callable[[], None] = lambda: None,
@@ -39,6 +41,8 @@ def train_locally(
 
     Args:
         rng: decides the order of examples, and nothing else is random.
+        local_steps: stop after so many steps, from 1, however many epochs they are; by default
+            after the configuration's epochs.
         proximal_mu: μ of FedProx; 0 trains as without it, to the same bits.
         controls: c of the server and cᵢ of this hospital, for SCAFFOLD; float32.
         on_batch: called after every step, to show a sign of life.
@@ -63,38 +67,39 @@ def train_locally(
     leaves = list(params.values())
     starting_points = [leaf.detach().clone() for leaf in leaves]
     corrections = _corrections(*controls) if controls else []
-    num_steps = 0
-    loss_sum = 0.0
-    for _ in range(config.local_epochs):
-        loss_sum = 0.0
-        order = rng.permutation(rows)
-        for start in range(0, len(order), config.batch_size):
-            batch = order[start : start + config.batch_size]
-            indices, starts = dataset.sparse_rows(batch)
-            loss = functional.cross_entropy(
-                logits(
-                    params,
-                    torch.from_numpy(indices),
-                    torch.from_numpy(starts),
-                    torch.from_numpy(scaling.apply(dataset.numeric[batch])),
-                ),
-                torch.from_numpy(dataset.labels[batch].astype(np.int64)),
-            )
-            # Plain gradients instead of an optimiser object: the same bits for two thirds of the
-            # time, and nothing here has a state to keep.
-            gradients = torch.autograd.grad(loss, leaves)
-            with torch.no_grad():
-                if proximal_mu:
-                    ways = _sums(leaves, starting_points, alpha=-1)
-                    gradients = _sums(gradients, ways, alpha=proximal_mu)
-                if controls:
-                    gradients = _sums(gradients, corrections)
-                for leaf, gradient in zip(leaves, gradients, strict=True):
-                    leaf.mul_(1 - config.learning_rate * config.weight_decay)
-                    leaf.sub_(gradient, alpha=config.learning_rate)
-            num_steps += 1
-            loss_sum += loss.item() * len(batch)
-            on_batch()
+    steps_per_epoch = math.ceil(len(rows) / config.batch_size)
+    num_steps = local_steps or config.local_epochs * steps_per_epoch
+    for step in range(num_steps):
+        start = step % steps_per_epoch * config.batch_size
+        if start == 0:
+            order = rng.permutation(rows)
+            loss_sum, num_seen = 0.0, 0
+        batch = order[start : start + config.batch_size]
+        indices, starts = dataset.sparse_rows(batch)
+        loss = functional.cross_entropy(
+            logits(
+                params,
+                torch.from_numpy(indices),
+                torch.from_numpy(starts),
+                torch.from_numpy(scaling.apply(dataset.numeric[batch])),
+            ),
+            torch.from_numpy(dataset.labels[batch].astype(np.int64)),
+        )
+        # Plain gradients instead of an optimiser object: the same bits for two thirds of the
+        # time, and nothing here has a state to keep.
+        gradients = torch.autograd.grad(loss, leaves)
+        with torch.no_grad():
+            if proximal_mu:
+                ways = _sums(leaves, starting_points, alpha=-1)
+                gradients = _sums(gradients, ways, alpha=proximal_mu)
+            if controls:
+                gradients = _sums(gradients, corrections)
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.mul_(1 - config.learning_rate * config.weight_decay)
+                leaf.sub_(gradient, alpha=config.learning_rate)
+        loss_sum += loss.item() * len(batch)
+        num_seen += len(batch)
+        on_batch()
     local_params: Params = {name: leaf.detach().numpy() for name, leaf in params.items()}
     check_finite(local_params)
     delta_params = subtract(local_params, global_params)
@@ -110,7 +115,7 @@ def train_locally(
         client_id=client_id,
         delta_params=delta_params,
         num_examples=len(rows),
-        metrics={"train_loss": loss_sum / len(rows)},
+        metrics={"train_loss": loss_sum / num_seen},
         delta_control=delta_control,
     )
 

@@ -99,10 +99,15 @@ function restore() {
   if (state !== kept.state) document.getElementById("run-announcement").textContent = state;
 }
 
-function scrollToNewestRound() {
+// Who is training stays in sight, until the reader scrolls elsewhere.
+let followedTo = 0;
+
+function followNewestRound() {
   const newest = [...document.querySelectorAll(".matrix th[data-opened]")].at(-1);
   const box = newest?.closest(".wide-table");
-  if (box) box.scrollLeft = newest.offsetLeft + 2 * newest.offsetWidth - box.clientWidth;
+  if (!box || Math.abs(box.scrollLeft - followedTo) > 1) return;
+  box.scrollLeft = newest.offsetLeft + 2 * newest.offsetWidth - box.clientWidth;
+  followedTo = box.scrollLeft;
 }
 
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -116,7 +121,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 document.addEventListener("htmx:afterSwap", () => {
   restore();
+  followNewestRound();
   drawCurves();
 });
-scrollToNewestRound();
+followNewestRound();
 drawCurves();

@@ -51,6 +51,22 @@ def test_weight_decay_shrinks_parameters_before_the_step():
     assert update.delta_params["codes"].tolist() == [[-0.25, 0.25], [-1, -1]]  # 4 · 0.25 lost
 
 
+def test_training_stops_after_local_steps_however_many_epochs_they_are():
+    config = LocalTrainingConfig(local_epochs=2, batch_size=16, learning_rate=0.5)
+    dataset = many_rows()  # 50: four steps an epoch
+    steps: list[int] = []
+    two_epochs = train(dataset, config=config, on_batch=lambda: steps.append(1))
+    as_steps = train(dataset, config=config, local_steps=8)
+    assert len(steps) == 8
+    assert to_bytes(as_steps.delta_params) == to_bytes(two_epochs.delta_params)
+    assert as_steps.metrics == two_epochs.metrics
+    steps.clear()
+    short = train(dataset, config=config, local_steps=5, on_batch=lambda: steps.append(1))
+    assert len(steps) == 5
+    assert short.num_examples == 50
+    assert 0 < short.metrics["train_loss"] < np.log(2)
+
+
 def test_a_proximal_term_pulls_back_to_the_global_parameters():
     config = LocalTrainingConfig(local_epochs=2, batch_size=8, learning_rate=0.5)
     dataset = make_dataset([1], sparse=[[0]], numeric=[0])

@@ -1,8 +1,9 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
@@ -82,6 +83,9 @@ class RunQuerySet(models.QuerySet["TrainingRun"]):
         )
 
 
+REPORT_MAY_FOLLOW = timedelta(seconds=10)
+
+
 class TrainingRun(models.Model):
     """A training of a study: rounds 1..n, after round 0 has collected pooled statistics."""
 
@@ -127,6 +131,16 @@ class TrainingRun(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in (self.Status.PREPARING, self.Status.TRAINING)
+
+    @property
+    def is_being_reported(self) -> bool:
+        """Whether its report is on the way; right after the end it may be about to be asked for."""
+        if self.status != self.Status.FINISHED or self.report or self.finished_at is None:
+            return False
+        work = RunReport.objects.filter(run=self).first()
+        if work is None:
+            return timezone.now() - self.finished_at < REPORT_MAY_FOLLOW
+        return work.is_active
 
 
 class RunParticipant(models.Model):

@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -33,8 +35,15 @@ def run_list(request: UserRequest) -> HttpResponse:
 @never_cache
 def run_detail(request: UserRequest, run_id: int) -> HttpResponse:
     run = visible_run(request, run_id)
-    context = {"run": run, "progress": progress_of(run, request.user)}
-    return render(request, "training/run_detail.html", context)
+    return render(request, "training/run_detail.html", live_context(request, run))
+
+
+def live_context(request: UserRequest, run: TrainingRun) -> dict[str, Any]:
+    return {
+        "run": run,
+        "progress": progress_of(run, request.user),
+        "is_changing": run.is_active or run.is_being_reported,
+    }
 
 
 @login_required
@@ -42,8 +51,7 @@ def run_detail(request: UserRequest, run_id: int) -> HttpResponse:
 def run_live(request: UserRequest, run_id: int) -> HttpResponse:
     """The part of the page that an active run asks for again and again."""
     run = visible_run(request, run_id)
-    context = {"run": run, "progress": progress_of(run, request.user)}
-    return render(request, "training/_run_live.html", context)
+    return render(request, "training/_run_live.html", live_context(request, run))
 
 
 @login_required

@@ -20,7 +20,13 @@ from tests.factories import (
     make_update,
     make_user,
 )
-from training.models import ReceivedUpdate, RoundAssignment, TrainingRound, TrainingRun
+from training.models import (
+    ReceivedUpdate,
+    RoundAssignment,
+    RunReport,
+    TrainingRound,
+    TrainingRun,
+)
 
 # In tests nothing has been collected for WhiteNoise to serve.
 NO_STATIC_ROOT = pytest.mark.filterwarnings("ignore:No directory at")
@@ -105,6 +111,24 @@ def test_the_page_polls_only_while_the_run_is_active(client, scientist, run):
             content = client.get(url(name, run)).content.decode()
             assert (poll in content) == run.is_active
             assert ("hx-trigger" in content) == run.is_active
+
+
+def test_the_page_polls_until_the_report_of_a_finished_run_is_there(client, scientist, run):
+    def polls() -> bool:
+        return "hx-trigger" in client.get(url("training:run-live", run)).content.decode()
+
+    finished = TrainingRun.objects.filter(pk=run.pk)
+    finished.update(status=TrainingRun.Status.FINISHED, finished_at=timezone.now())
+    assert polls()  # somebody may be about to ask for it
+    finished.update(finished_at=timezone.now() - timedelta(minutes=1))
+    assert not polls()
+
+    work = RunReport.objects.create(run=run, num_done=3, num_total=60)
+    assert polls()
+    page = client.get(url("training:run-detail", run)).content.decode()
+    assert "Comparing models: 3 of 60 rounds" in page
+    RunReport.objects.filter(pk=work.pk).update(status=RunReport.Status.FAILED)
+    assert not polls()
 
 
 def test_without_javascript_an_active_run_has_a_link_to_refresh(client, scientist, run):

@@ -13,9 +13,5 @@ class DiagnosesConfig(AppConfig):
         from envoys import work
         from federated import datasets
 
-        def enqueue_exports(snapshot_ids: list[int]) -> None:
-            for snapshot_id in snapshot_ids:
-                export_diagnoses_task.delay(snapshot_id)
-
-        work.register(Snapshot, enqueue_exports)
+        work.register(Snapshot, export_diagnoses_task)
         datasets.register("diagnoses", SOURCE)

@@ -10,11 +10,12 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
+from celery import Task
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q, Value
@@ -148,15 +149,18 @@ class Progress:
 @dataclass(frozen=True)
 class WorkKind:
     model: type[LeasedWork]
-    enqueue: Callable[[list[int]], None]
+    task: Task
 
 
 _kinds: list[WorkKind] = []
 
 
-def register(model: type[LeasedWork], enqueue: Callable[[list[int]], None]) -> None:
-    """Let the sweeper look after a kind of work; called by the app that owns the rows."""
-    _kinds.append(WorkKind(model, enqueue))
+def register(model: type[LeasedWork], task: Task) -> None:
+    """Let the sweeper look after a kind of work, whose task takes the id of a row.
+
+    Called by the app that owns the rows.
+    """
+    _kinds.append(WorkKind(model, task))
 
 
 def enqueue_due() -> int:
@@ -167,6 +171,7 @@ def enqueue_due() -> int:
         ids = list(kind.model.objects.due().order_by("pk").values_list("pk", flat=True))
         if ids:
             kind.model.objects.filter(pk__in=ids).update(enqueued_at=timezone.now())
-            kind.enqueue(ids)
+            for pk in ids:
+                kind.task.delay(pk)
             num_enqueued += len(ids)
     return num_enqueued

@@ -9,6 +9,6 @@ class InferenceConfig(AppConfig):
     def ready(self) -> None:
         from envoys import work
         from inference.models import InferenceRun
-        from inference.services import enqueue_inference
+        from inference.tasks import predict_envoy_task
 
-        work.register(InferenceRun, enqueue_inference)
+        work.register(InferenceRun, predict_envoy_task)

@@ -169,13 +169,6 @@ def request_inference(
     return inference_run
 
 
-def enqueue_inference(ids: list[int]) -> None:
-    from inference.tasks import predict_envoy_task
-
-    for pk in ids:
-        predict_envoy_task.delay(pk)
-
-
 def predict_envoy(inference_run_id: int) -> None:
     """Score every admission of a hospital, a thousand at a time.
 

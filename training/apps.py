@@ -9,8 +9,7 @@ class TrainingConfig(AppConfig):
     def ready(self) -> None:
         from envoys import work
         from training.models import Distribution, RunReport
-        from training.services.reports import enqueue_reports
-        from training.services.versions import enqueue_distributions
+        from training.tasks import distribute_version_task, report_run_task
 
-        work.register(Distribution, enqueue_distributions)
-        work.register(RunReport, enqueue_reports)
+        work.register(Distribution, distribute_version_task)
+        work.register(RunReport, report_run_task)

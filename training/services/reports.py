@@ -34,13 +34,6 @@ def request_report(run: TrainingRun) -> RunReport:
     return report
 
 
-def enqueue_reports(ids: list[int]) -> None:
-    from training.tasks import report_run_task
-
-    for pk in ids:
-        report_run_task.delay(pk)
-
-
 def report_run(report_id: int) -> None:
     """Train the baselines and score all models on the same held-out patients.
 

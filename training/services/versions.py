@@ -182,6 +182,8 @@ def distribute_version(
         TrainingError: it is a hospital's own, or has too few contributors.
         StorageError: the director's storage does not hold it as it was made.
     """
+    from training.tasks import distribute_version_task
+
     if distributed_by and not distributed_by.runs_federation:
         raise NotAllowedError("only a data scientist or an administrator can release a version")
     if version.envoy_id is not None:
@@ -212,15 +214,9 @@ def distribute_version(
             Distribution(version=version, envoy=envoy, enqueued_at=timezone.now())
             for envoy in receivers
         )
-        transaction.on_commit(lambda: enqueue_distributions([d.pk for d in distributions]))
+        for distribution in distributions:
+            distribute_version_task.delay_on_commit(distribution.pk)
     return distributions
-
-
-def enqueue_distributions(ids: list[int]) -> None:
-    from training.tasks import distribute_version_task
-
-    for pk in ids:
-        distribute_version_task.delay(pk)
 
 
 def deliver_version(distribution_id: int) -> None:

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo compare reproduce-flamby attack test lint types contract migrations pytest
+.PHONY: install demo compare reproduce-flamby attack bench-local test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -24,6 +24,9 @@ compare: install
 
 reproduce-flamby: install
 	@$(BIN)/python -m federated.flamby $(ARGS)
+
+bench-local: install
+	@$(BIN)/python -m federated.local_bench $(ARGS)
 
 attack: install
 	@$(BIN)/python -m federated.attack_report $(ARGS)

@@ -26,6 +26,8 @@ class Architecture:
     """A model family: the shape of each parameter, given its inputs and classes."""
 
     name: str
+    title: str
+    definition: str
     shapes: Callable[[int, int, int], dict[str, tuple[int, ...]]]
 
 
@@ -49,9 +51,24 @@ def _shallow_network(
 
 
 _ARCHITECTURES = {
-    "logistic_regression": Architecture("logistic_regression", _logistic_regression),
-    "shallow_network": Architecture("shallow_network", _shallow_network),
+    "logistic_regression": Architecture(
+        "logistic_regression",
+        "Logistic regression",
+        "Each input adds to the score of a class, by a weight that anybody can read.",
+        _logistic_regression,
+    ),
+    "shallow_network": Architecture(
+        "shallow_network",
+        "Shallow network",
+        f"One layer of {HIDDEN_UNITS} units between inputs and classes: it can learn what two"
+        " inputs mean together, and needs more examples.",
+        _shallow_network,
+    ),
 }
+
+
+def architectures() -> tuple[Architecture, ...]:
+    return tuple(_ARCHITECTURES.values())
 
 
 def architecture_named(name: str) -> Architecture:

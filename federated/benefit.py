@@ -24,16 +24,14 @@ from federated.simulation import SimulationResult, simulate
 from federated.strategies import StrategyParameters
 from federated.subgroups import (
     AGE_BANDS,
-    MIN_PATIENTS,
     UNKNOWN,
     SubgroupFigures,
-    SuppressedTable,
     age_bands,
     ages_of,
     by_subgroup,
     sexes_of,
-    suppress,
 )
+from federated.suppression import MIN_PATIENTS, SuppressedTable, suppress
 from federated.targets import target_named
 
 MODELS = ("rule_of_thumb", "local", "global", "pooled")

@@ -12,7 +12,7 @@ def confusion_matrix(
     """How many rows of each class (rows) were predicted as which (columns).
 
     Matrices of several hospitals are added up. They are counts of patients: show them through
-    `subgroups.suppress`.
+    `suppression.suppress`.
 
     Args:
         labels: classes (num_rows,), from 0.

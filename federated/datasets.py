@@ -158,13 +158,14 @@ class DatasetSource:
             been enqueued.
         build: snapshot id, target, a sign of life to give now and then → its examples. Raises
             what the storage raises.
-        count_labelled_patients: envoy id, target → patients with an outcome, as of now.
+        count_labelled_patients: envoy id, target, where to stop counting or None → patients with
+            an outcome, as of now.
     """
 
     schema: Callable[[str], FeatureSchema]
     freeze: Callable[[int, int | None], int]
     build: Callable[[int, str, Callable[[], None]], ClientDataset]
-    count_labelled_patients: Callable[[int, str], int]
+    count_labelled_patients: Callable[[int, str, int | None], int]
 
 
 _sources: dict[str, DatasetSource] = {}

@@ -16,9 +16,10 @@ class InvalidValueError(FederatedError):
 class CohortError(FederatedError):
     """What is wrong with a cohort folder: a problem a line, each naming file, line and value."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], *, num_problems: int | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+        self.num_problems = num_problems or len(self.problems)  # those that are not told, too
 
 
 class EmptyRoundError(FederatedError):

@@ -26,7 +26,7 @@ from federated.intervals import (
     sample_weights,
 )
 from federated.metrics import Labels, Patients, Probabilities, scored_classes
-from federated.subgroups import MIN_PATIENTS
+from federated.suppression import MIN_PATIENTS
 
 NUM_BINS = 256
 MAX_LOGIT = 8.0  # a probability of 0.9997; what is beyond joins the outermost bin

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from federated.metrics import Labels, Patients, Probabilities, scored_classes
 from federated.seeds import rng_for
-from federated.subgroups import MIN_PATIENTS
+from federated.suppression import MIN_PATIENTS
 
 NUM_RESAMPLES = 1000
 MIN_SHARE_DEFINED = 0.9  # of the resamples: below, too few patients carry the figure

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +46,30 @@ class CohortSummary:
 
 
 def check_envoy(
-    files: EnvoyFiles, on_progress: Callable[[int], None] | None = None
+    files: EnvoyFiles,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    num_told: int | None = None,
 ) -> CohortSummary:
     """Read all of an envoy's rows and refuse what is wrong with them.
 
     Args:
         on_progress: called now and then with the number of rows read so far.
+        num_told: count every problem, and tell the first so many; None gives up at the 20th.
     Raises:
-        CohortError: with up to 20 problems, each naming file, line and the value at fault, but
-            never a patient's or an admission's identifier.
+        CohortError: with the problems, each naming file, line and the value at fault, but never a
+            patient's or an admission's identifier.
     """
     with DiskDict[str]() as subjects, DiskDict[str]() as sexes, DiskDict[int]() as lines:
-        check = _Check(files, subjects, on_progress)
-        try:
-            check.read_outcomes(sexes)
-            check.read_diagnoses(lines)
-            return check.summary()
-        except CohortError as error:  # of a whole file, perhaps: its rows so far are told as well
-            raise CohortError(list(dict.fromkeys(check.problems + error.problems))) from error
+        check = _Check(files, subjects, on_progress, num_told)
+        for read in (partial(check.read_outcomes, sexes), partial(check.read_diagnoses, lines)):
+            try:
+                read()
+            except CohortError as error:  # of a whole file: the other one may be read all the same
+                check.note(error)
+                if num_told is None:
+                    break
+        return check.summary()
 
 
 def first_places(files: EnvoyFiles, hadm_ids: set[str]) -> list[str]:
@@ -81,6 +88,10 @@ def first_places(files: EnvoyFiles, hadm_ids: set[str]) -> list[str]:
     return places
 
 
+class _TooManyError(CohortError):
+    """There are so many problems that the rest is not read."""
+
+
 class _Check:
     """One reading of an envoy's files: outcomes first, then diagnoses."""
 
@@ -89,7 +100,10 @@ class _Check:
         files: EnvoyFiles,
         subjects: DiskDict[str],
         on_progress: Callable[[int], None] | None,
+        num_told: int | None,
     ) -> None:
+        self.num_told = num_told
+        self.num_problems = 0
         self.files = files
         self.subjects = subjects  # the patient of each admission
         self.on_progress = on_progress
@@ -100,7 +114,7 @@ class _Check:
 
     def read_outcomes(self, sexes: DiskDict[str]) -> None:
         disagreeing = set()
-        for place, record in outcome_rows(self.files, self.hashes):
+        for place, record in outcome_rows(self.files, self.hashes, self.refuse):
             self.count_row()
             if isinstance(record, InvalidValueError):
                 self.refuse(f"{place}: {record}")
@@ -120,7 +134,8 @@ class _Check:
         path, envoys = self.files.diagnoses, envoys_of_admissions(self.files)
         codes = _CodeCounts(path)
         num_diagnosed = 0
-        for line, values in read_rows(path, DIAGNOSES_HEADER, hashes=self.hashes):
+        rows = read_rows(path, DIAGNOSES_HEADER, hashes=self.hashes, refuse=self.refuse)
+        for line, values in rows:
             self.count_row()
             subject_id, hadm_id, seq_text, icd_code, icd_version = values
             if envoys is not None and envoys.get(hadm_id) != self.files.name:
@@ -153,7 +168,7 @@ class _Check:
         if not self.num_admissions and not self.problems:
             self.refuse(f"{self.files.name}: an empty hospital: its files hold no rows")
         if self.problems:
-            raise CohortError(self.problems)
+            raise CohortError(self.problems, num_problems=self.num_problems)
         if self.num_outcomes < self.num_admissions:
             has_outcomes = self.files.outcomes or self.files.admissions
             kind = NO_OUTCOME if has_outcomes else NO_OUTCOMES_FILE
@@ -172,9 +187,17 @@ class _Check:
             self.on_progress(self.num_rows)
 
     def refuse(self, problem: str) -> None:
-        self.problems.append(problem)
-        if len(self.problems) >= MAX_PROBLEMS:
-            raise CohortError(self.problems)
+        self.num_problems += 1
+        if len(self.problems) < (self.num_told or MAX_PROBLEMS):
+            self.problems.append(problem)
+        if self.num_told is None and self.num_problems >= MAX_PROBLEMS:
+            raise _TooManyError(self.problems)
+
+    def note(self, error: CohortError) -> None:
+        """Put down what ended the reading of a file; it is told, however many were before it."""
+        if not isinstance(error, _TooManyError):
+            self.num_problems += len(error.problems)
+            self.problems += error.problems
 
     def admit(self, subject_id: str, hadm_id: str) -> None:
         """Raises InvalidValueError if the admission has been another patient's."""

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import itemgetter
@@ -17,6 +17,7 @@ from federated.errors import CohortError
 GZIP_MAGIC = b"\x1f\x8b"
 
 Rows: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]  # line and values
+Refuse: TypeAlias = Callable[[str], None]
 
 
 @lru_cache(maxsize=16)
@@ -35,12 +36,15 @@ def read_rows(
     required: Sequence[str],
     optional: Sequence[str] = (),
     hashes: dict[str, str] | None = None,
+    refuse: Refuse | None = None,
 ) -> Rows:
     """Line and values of each row: of the required columns, then of the optional ones.
 
     An absent optional column is empty. When the file has been read to its end, the sha256 of its
     unpacked content is put into `hashes` under the file's name.
 
+    Args:
+        refuse: is told of a row with too few or many fields, and the next one is read.
     Raises:
         CohortError: it cannot be read, a column is missing, or a row has too few or many fields.
     """
@@ -48,13 +52,17 @@ def read_rows(
         hashing = _HashingReader(plain)
         buffered = io.BufferedReader(hashing, buffer_size=2**16)
         with io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="") as text:
-            yield from parse_rows(text, path, required, optional)
+            yield from parse_rows(text, path, required, optional, refuse)
             if hashes is not None:
                 hashes[path.name.removesuffix(".gz")] = hashing.digest.hexdigest()
 
 
 def parse_rows(
-    text: Iterable[str], path: Path, required: Sequence[str], optional: Sequence[str] = ()
+    text: Iterable[str],
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    refuse: Refuse | None = None,
 ) -> Rows:
     """As `read_rows`, of a text that is open; `path` is only what its problems name."""
     reader = csv.reader(text, strict=True)
@@ -71,7 +79,11 @@ def parse_rows(
                 continue  # an empty line
             if len(row) != len(header):
                 place = place_of(path, reader.line_num)
-                raise CohortError([f"{place}: {len(row)} fields, the header has {len(header)}"])
+                problem = f"{place}: {len(row)} fields, the header has {len(header)}"
+                if refuse is None:
+                    raise CohortError([problem])
+                refuse(problem)
+                continue
             row.append("")
             yield reader.line_num, tuple(map(str.strip, pick(row)[:-1]))
     except csv.Error as error:

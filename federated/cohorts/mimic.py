@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from federated.cohorts.csv_files import place_of, read_rows
+from federated.cohorts.csv_files import Refuse, place_of, read_rows
 from federated.cohorts.layouts import EnvoyFiles, envoys_of_admissions
 from federated.cohorts.records import (
     OUTCOMES_HEADER,
@@ -63,9 +63,11 @@ class _Stay:
     died_in_hospital: bool | None
 
 
-def given_rows(path: Path, hashes: Hashes = None) -> Iterator[PlacedRecord]:
+def given_rows(
+    path: Path, hashes: Hashes = None, refuse: Refuse | None = None
+) -> Iterator[PlacedRecord]:
     """Place and record of each row of a file of outcomes, or what is wrong with it."""
-    for line, values in read_rows(path, OUTCOMES_HEADER[:2], OUTCOMES_HEADER[2:], hashes):
+    for line, values in read_rows(path, OUTCOMES_HEADER[:2], OUTCOMES_HEADER[2:], hashes, refuse):
         try:
             yield place_of(path, line), parse_outcome(values)
         except InvalidValueError as error:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
 
-from federated.cohorts.csv_files import read_rows
+from federated.cohorts.csv_files import Refuse, read_rows
 from federated.cohorts.disk_dict import DiskDict
 from federated.cohorts.layouts import EnvoyFiles, envoys_of_admissions
 from federated.cohorts.mimic import PlacedRecord, given_rows, mimic_rows
@@ -73,16 +73,19 @@ def read_admissions(files: EnvoyFiles) -> list[AdmissionRecord]:
     ]
 
 
-def outcome_rows(files: EnvoyFiles, hashes: dict[str, str] | None = None) -> Iterator[PlacedRecord]:
+def outcome_rows(
+    files: EnvoyFiles, hashes: dict[str, str] | None = None, refuse: Refuse | None = None
+) -> Iterator[PlacedRecord]:
     """Place and record of each admission that the files of outcomes know, or what is wrong.
 
     Args:
         hashes: receives the sha256 of each file that has been read to its end.
+        refuse: is told of a row of outcomes with too few or many fields.
     """
     if files.patients is not None and files.admissions is not None:
         yield from mimic_rows(files, files.patients, files.admissions, hashes)
     elif files.outcomes is not None:
-        yield from given_rows(files.outcomes, hashes)
+        yield from given_rows(files.outcomes, hashes, refuse)
 
 
 def _given_outcomes(files: EnvoyFiles) -> Iterator[AdmissionRecord]:

@@ -167,7 +167,7 @@ def test_a_source_is_found_under_its_name_and_an_unknown_one_refused(monkeypatch
         schema=feature_schema,
         freeze=lambda envoy_id, user_id: 1,
         build=lambda snapshot_id, target, heartbeat: make_hospital(3),
-        count_labelled_patients=lambda envoy_id, target: 3,
+        count_labelled_patients=lambda envoy_id, target, at_most: 3,
     )
     register("wearables", source)
     register("diagnoses", source)

@@ -6,7 +6,8 @@ import pytest
 from federated.datasets import build_dataset
 from federated.features import feature_schema
 from federated.metrics import UNDEFINED, measure
-from federated.subgroups import SuppressedTable, age_bands, ages_of, by_subgroup, sexes_of, suppress
+from federated.subgroups import age_bands, ages_of, by_subgroup, sexes_of
+from federated.suppression import SuppressedTable, suppress
 from tests.federated.builders import make_record
 
 

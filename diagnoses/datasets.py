@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator
 
-from diagnoses.models import Snapshot
+from diagnoses.models import Patient, Snapshot
 from diagnoses.services import admission_records, request_export
+from diagnoses.services.batches import batched
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, open_object
 from federated.cohorts import AdmissionRecord, iter_snapshot
 from federated.datasets import ClientDataset, DatasetSource, build_dataset
 from federated.features import feature_schema
 from federated.targets import target_named
+
+PATIENTS_PER_CHUNK = 100  # for who stops counting at a few
 
 
 def freeze(envoy_id: int, user_id: int | None) -> int:
@@ -44,11 +47,22 @@ def build(snapshot_id: int, target: str, heartbeat: Callable[[], None]) -> Clien
     return build_dataset(alive(snapshot_records(snapshot)), feature_schema(target))
 
 
-def count_labelled_patients(envoy_id: int, target: str) -> int:
+def count_labelled_patients(envoy_id: int, target: str, at_most: int | None = None) -> int:
     label_of = target_named(target).label_of
     # Which class an admission has may depend on its diagnoses; whether it has one does not.
-    records = admission_records(Envoy.objects.get(pk=envoy_id), with_diagnoses=False)
-    return len({record.subject_id for record in records if label_of(record) is not None})
+    envoy = Envoy.objects.get(pk=envoy_id)
+    if at_most is None:
+        records = admission_records(envoy, with_diagnoses=False)
+        return len({record.subject_id for record in records if label_of(record) is not None})
+    labelled: set[str] = set()
+    patient_ids = Patient.objects.complete().filter(envoy=envoy).values_list("pk", flat=True)
+    for chunk in batched(patient_ids.iterator(PATIENTS_PER_CHUNK), PATIENTS_PER_CHUNK):
+        for record in admission_records(envoy, patient_ids=chunk, with_diagnoses=False):
+            if label_of(record) is not None:
+                labelled.add(record.subject_id)
+            if len(labelled) >= at_most:
+                return at_most
+    return len(labelled)
 
 
 SOURCE = DatasetSource(

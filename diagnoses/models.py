@@ -1,12 +1,12 @@
 import uuid
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
 
 from envoys.encryption import EncryptedTextField, name_index
 from envoys.models import Envoy, User
-from envoys.work import LeasedWork
+from envoys.work import LeasedWork, WorkQuerySet
 
 
 class Sex(models.TextChoices):
@@ -19,6 +19,23 @@ class RiskLevel(models.IntegerChoices):
     LOW = 0, "Low"
     MEDIUM = 1, "Medium"
     HIGH = 2, "High"
+
+
+def is_of_hospital(user: User) -> bool:
+    return user.is_doctor and user.envoy_id is not None
+
+
+class HospitalQuerySet(models.QuerySet[Any]):
+    """What hangs on a hospital: its imports, exports, uploads."""
+
+    def visible_to(self, user: User) -> Self:
+        """A doctor's own hospital's, and nobody else's."""
+        return self.filter(envoy_id=user.envoy_id) if is_of_hospital(user) else self.none()
+
+
+class HospitalWorkQuerySet(WorkQuerySet):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(envoy_id=user.envoy_id) if is_of_hospital(user) else self.none()
 
 
 class Import(models.Model):
@@ -45,6 +62,8 @@ class Import(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)
+
+    objects = HospitalQuerySet.as_manager()
 
     class Meta:
         ordering = ["-started_at", "-pk"]
@@ -106,6 +125,11 @@ class Patient(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["envoy", "subject_id"], name="one_patient_per_subject")
         ]
+        # The list of patients, newest first, is read a page at a time.
+        indexes = [
+            models.Index(fields=["envoy", "-created_at", "-id"], name="patients_newest_first"),
+            models.Index(fields=["envoy", "name_index"], name="patients_by_name"),
+        ]
 
     def __str__(self) -> str:
         return self.subject_id  # never the name: this ends up in logs
@@ -113,6 +137,32 @@ class Patient(models.Model):
     def set_name(self, name: str) -> None:
         self.name = name
         self.name_index = name_index(name) if name else ""
+
+
+# Begun, and nothing tells of an end: neither a discharge here nor what a source says of one.
+IS_OPEN = Q(
+    admitted_at__isnull=False,
+    discharged_at__isnull=True,
+    los_days__isnull=True,
+    discharged_home__isnull=True,
+    risk_tier__isnull=True,
+    readmit_30d__isnull=True,
+) & (Q(died_in_hospital__isnull=True) | Q(died_in_hospital=False))
+
+
+class AdmissionQuerySet(ImportedQuerySet):
+    def open(self) -> Self:
+        return self.filter(IS_OPEN)
+
+    def reopenable(self) -> Self:
+        """Discharged here: what a source says of a stay's end is not taken back."""
+        return self.filter(
+            discharged_at__isnull=False,
+            los_days__isnull=True,
+            risk_tier__isnull=True,
+            readmit_30d__isnull=True,
+            died_30d_after_discharge__isnull=True,
+        )
 
 
 class Admission(models.Model):
@@ -142,15 +192,33 @@ class Admission(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = ImportedQuerySet.as_manager()
+    objects = AdmissionQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["envoy", "hadm_id"], name="one_admission_per_hadm_id")
         ]
+        # Few of many stays are open at a time: who is in the hospital is read from these alone.
+        indexes = [
+            models.Index(fields=["envoy", "patient"], condition=IS_OPEN, name="open_admissions")
+        ]
 
     def __str__(self) -> str:
         return self.hadm_id
+
+    @property
+    def is_open(self) -> bool:
+        ends = (self.discharged_at, self.los_days, self.discharged_home, self.risk_tier)
+        return (
+            self.admitted_at is not None
+            and all(end is None for end in (*ends, self.readmit_30d))
+            and not self.died_in_hospital
+        )
+
+    @property
+    def is_reopenable(self) -> bool:
+        given = (self.los_days, self.risk_tier, self.readmit_30d, self.died_30d_after_discharge)
+        return self.discharged_at is not None and all(value is None for value in given)
 
 
 class DiagnosisQuerySet(models.QuerySet["Diagnosis"]):
@@ -215,8 +283,71 @@ class Snapshot(LeasedWork):
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)
 
+    objects: ClassVar = HospitalWorkQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at", "-pk"]
 
     def __str__(self) -> str:
         return f"snapshot {self.pk} of envoy {self.envoy_id}"
+
+
+class Upload(LeasedWork):
+    """Files that a doctor sent: checked by a worker, shown, and imported once confirmed."""
+
+    class Stage(models.TextChoices):
+        CHECK = "CHECK", "Checking"
+        IMPORT = "IMPORT", "Importing"
+        DISCARDED = "DISCARDED", "Discarded"
+
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="uploads")
+    stage = models.CharField(max_length=16, choices=Stage.choices, default=Stage.CHECK)
+    # In the hospital's storage, by what they hold ("diagnoses", "outcomes"): key, sha256 and
+    # num_bytes of the file, and head_key and head_sha256 of its first rows.
+    files = models.JSONField(default=dict)
+    num_problems = models.PositiveIntegerField(default=0)
+    problems = models.JSONField(default=list)  # the first of them, in words
+    num_admissions = models.PositiveIntegerField(default=0)
+    num_diagnoses = models.PositiveIntegerField(default=0)
+    warnings = models.JSONField(default=list)  # as those of an Import
+    source_import = models.ForeignKey(
+        Import, null=True, on_delete=models.SET_NULL, related_name="uploads"
+    )
+    uploaded_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    confirmed_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+
+    objects: ClassVar = HospitalWorkQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"upload {self.pk} to envoy {self.envoy_id}"
+
+    @property
+    def is_refused(self) -> bool:
+        return self.stage == self.Stage.CHECK and self.num_problems > 0
+
+    @property
+    def is_checked(self) -> bool:
+        """Nothing is wrong with it, and it waits for a person's word."""
+        is_done = self.stage == self.Stage.CHECK and self.status == self.Status.COMPLETE
+        return is_done and not self.num_problems
+
+    @property
+    def is_importable(self) -> bool:
+        return self.is_checked or (
+            self.stage == self.Stage.IMPORT and self.status == self.Status.FAILED
+        )
+
+    @property
+    def is_discardable(self) -> bool:
+        return self.stage == self.Stage.CHECK or (
+            self.stage == self.Stage.IMPORT and self.status == self.Status.FAILED
+        )
+
+    @property
+    def is_imported(self) -> bool:
+        return self.stage == self.Stage.IMPORT and self.status == self.Status.COMPLETE

@@ -8,7 +8,8 @@ class InferenceConfig(AppConfig):
 
     def ready(self) -> None:
         from envoys import work
-        from inference.models import InferenceRun
-        from inference.tasks import predict_envoy_task
+        from inference.models import Erasure, InferenceRun
+        from inference.tasks import erase_envoy_task, predict_envoy_task
 
-        work.register(InferenceRun, predict_envoy_task)
+        work.register(InferenceRun, predict_envoy_task, title="Inference")
+        work.register(Erasure, erase_envoy_task, title="Erasure", for_deleted=True)

@@ -1,11 +1,18 @@
+from typing import ClassVar, Self
+
 from django.db import models
 
 from diagnoses.models import Admission
 from envoys.models import Envoy, User
-from envoys.work import LeasedWork
+from envoys.work import LeasedWork, WorkQuerySet
 from training.models import ModelVersion
 
 SMALLEST_CELL = 10
+
+
+class OfHospitalQuerySet(WorkQuerySet):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(envoy__in=Envoy.objects.visible_to(user))
 
 
 class InferenceRun(LeasedWork):
@@ -17,6 +24,8 @@ class InferenceRun(LeasedWork):
     requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)
+
+    objects: ClassVar = OfHospitalQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-pk"]
@@ -40,6 +49,7 @@ class InferenceRun(LeasedWork):
 
 class Prediction(models.Model):
     admission = models.ForeignKey(Admission, on_delete=models.CASCADE, related_name="predictions")
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="+")  # the admission's
     model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     inference_run = models.ForeignKey(
         InferenceRun, null=True, on_delete=models.SET_NULL, related_name="predictions"
@@ -57,6 +67,30 @@ class Prediction(models.Model):
                 fields=["admission", "model_version"], name="one_prediction_per_version"
             )
         ]
+        # How many of a hospital's admissions are at which risk is read from this index alone.
+        indexes = [
+            models.Index(
+                fields=["envoy", "model_version", "predicted_class"], name="predictions_by_class"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"prediction {self.pk} by version {self.model_version_id}"
+
+
+class Erasure(LeasedWork):
+    """The deletion of a hospital: its rows and objects, batch by batch."""
+
+    envoy = models.ForeignKey(  # empty: no run names it, and its row is gone too
+        Envoy, null=True, on_delete=models.SET_NULL, related_name="erasures"
+    )
+    envoy_name = models.CharField(max_length=200)  # as it was
+    requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return self.envoy_name

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import environ
@@ -69,13 +70,20 @@ ALLOWED_HOSTS: list[str] = env.list(
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("TECHLIFE_CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
+    "techlife.admin_config.TechLifeAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
     "csp",
     "django_htmx",
+    "rest_framework",
+    "rest_framework_simplejwt.token_blacklist",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "techlife",
     "envoys",
     "diagnoses",
@@ -94,6 +102,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "envoys.middleware.AccessMiddleware",
 ]
 
 ROOT_URLCONF = "techlife.urls"
@@ -108,6 +117,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "techlife.navigation.navigation",
             ],
         },
     },
@@ -184,6 +194,14 @@ AWS_S3_ENDPOINT_URL: str | None = env.str("AWS_S3_ENDPOINT_URL", default=None)
 DIRECTOR_S3_BUCKET_NAME: str = env.str("DIRECTOR_S3_BUCKET_NAME", default="")
 ENVOY_S3_BUCKET_NAME: str = env.str("ENVOY_S3_BUCKET_NAME", default="")
 
+# The largest file a doctor may upload, unpacked.
+UPLOAD_MAX_BYTES: int = env.int("TECHLIFE_UPLOAD_MAX_BYTES", default=200 * 2**20)
+FILE_UPLOAD_HANDLERS = [
+    "diagnoses.upload_handlers.LimitedUploadHandler",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
+
 AUTH_USER_MODEL = "envoys.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -195,6 +213,49 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework_simplejwt.authentication.JWTAuthentication",  # first: it says what a 401 wants
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "envoys.rest.Pages",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "envoys.rest_schema.Schema",
+    "EXCEPTION_HANDLER": "envoys.rest.answer_error",
+    "DEFAULT_METADATA_CLASS": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
+    "ROTATE_REFRESH_TOKENS": True,
+    "BLACKLIST_AFTER_ROTATION": True,
+    "CHECK_REVOKE_TOKEN": True,  # a new password ends every token
+    "UPDATE_LAST_LOGIN": True,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "TechLife FL",
+    "VERSION": "1",
+    "DESCRIPTION": "Hospitals train one patient-risk model together without showing a patient.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "Role": "envoys.models.User.Role",
+        "RoleToAskFor": "envoys.serializers.ROLE_CHOICES",
+        "RiskLevel": "diagnoses.models.RiskLevel",
+        "EnvoyStatus": "envoys.models.Envoy.Status",
+        "WorkStatus": "envoys.work.LeasedWork.Status",
+        "RunStatus": "training.models.TrainingRun.Status",
+        "RoundStatus": "training.models.TrainingRound.Status",
+        "AssignmentStatus": "training.models.RoundAssignment.Status",
+    },
+}
+
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"

@@ -1,7 +1,7 @@
 """A snapshot's arrays, kept by each worker as memory-mapped files under the snapshot's hash."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,6 +38,13 @@ def open_snapshot(
     dataset = source.build(snapshot.pk, plan.target, heartbeat)
     save_dataset(dataset, folder, schema_sha256=schema.sha256)
     return _open(folder, schema.sha256)
+
+
+def remove_arrays(snapshots: Iterable[Snapshot]) -> None:
+    """Remove what this host has built of them."""
+    for snapshot in snapshots:
+        for folder in Path(settings.DATA_DIR, "arrays").glob(f"{snapshot.sha256 or None}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=64)

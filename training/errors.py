@@ -1,7 +1,7 @@
-from federated.errors import FederatedError
+from envoys.errors import NotNowError
 
 
-class TrainingError(FederatedError):
+class TrainingError(NotNowError):
     """What the director refuses to do; the message says why and what to do next."""
 
 

@@ -43,9 +43,50 @@ class MembershipQuerySet(models.QuerySet["StudyMembership"]):
     def standing(self) -> Self:
         return self.filter(approved_at__isnull=False, revoked_at__isnull=True)
 
+    def waiting(self) -> Self:
+        """Packages that no doctor has answered, but for those that a newer one has replaced."""
+        return self.with_answer().answered(StudyMembership.Answer.WAITING)
+
+    def with_answer(self) -> Self:
+        """With `answer`, a `StudyMembership.Answer`: what the hospital has said to the package."""
+        newer = StudyMembership.objects.filter(
+            study=models.OuterRef("study"),
+            envoy=models.OuterRef("envoy"),
+            packaged_at__gt=models.OuterRef("packaged_at"),
+        )
+        answers = StudyMembership.Answer
+        return self.annotate(
+            answer=models.Case(
+                models.When(refused_at__isnull=False, then=models.Value(answers.REFUSED)),
+                models.When(revoked_at__isnull=False, then=models.Value(answers.REVOKED)),
+                models.When(approved_at__isnull=False, then=models.Value(answers.APPROVED)),
+                models.When(models.Exists(newer), then=models.Value(answers.REPLACED)),
+                default=models.Value(answers.WAITING),
+                output_field=models.CharField(),
+            )
+        )
+
+    def answered(self, answer: str) -> Self:
+        """Of those `with_answer`."""
+        return self.filter(Q(answer=answer))
+
+    def num_by_answer(self) -> dict[str, int]:
+        answers = self.with_answer().order_by().values_list(models.F("answer"))
+        return dict(answers.annotate(models.Count("pk")))
+
+    def visible_to(self, user: User) -> Self:
+        return self.filter(envoy__in=Envoy.objects.visible_to(user))
+
 
 class StudyMembership(models.Model):
     """A hospital's answer to one plan of a study: who approved which hash, and until when."""
+
+    class Answer(models.TextChoices):
+        WAITING = "WAITING", "Waiting for an answer"
+        APPROVED = "APPROVED", "Approved"
+        REFUSED = "REFUSED", "Refused"
+        REVOKED = "REVOKED", "Revoked"
+        REPLACED = "REPLACED", "Replaced by a newer one"
 
     study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="memberships")
     envoy = models.ForeignKey(Envoy, on_delete=models.CASCADE, related_name="memberships")
@@ -56,6 +97,9 @@ class StudyMembership(models.Model):
     approved_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     approved_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
+    refused_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    refused_at = models.DateTimeField(null=True)
+    refusal_reason = models.TextField(blank=True)
 
     objects = MembershipQuerySet.as_manager()
 
@@ -226,6 +270,11 @@ class AssignmentQuerySet(WorkQuerySet):
     def submitted(self) -> Self:
         return self.filter(status=RoundAssignment.Status.SUBMITTED)
 
+    def failed_in_open_rounds(self) -> Self:
+        """What can still be asked for again."""
+        rounds = TrainingRound.objects.collecting().filter(run__in=TrainingRun.objects.active())
+        return self.failed().filter(training_round__in=rounds)
+
 
 class RoundAssignment(LeasedWork):
     """What one envoy owes one round."""
@@ -302,6 +351,10 @@ class VersionQuerySet(models.QuerySet["ModelVersion"]):
 
     def active(self) -> Self:
         return self.filter(state=ModelVersion.State.ACTIVE)
+
+    def visible_to(self, user: User) -> Self:
+        """The federation's versions, and the hospitals' own of those hospitals one may see."""
+        return self.filter(Q(envoy__isnull=True) | Q(envoy__in=Envoy.objects.visible_to(user)))
 
 
 class ModelVersion(models.Model):

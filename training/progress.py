@@ -431,7 +431,7 @@ def report_of(
     """The report's hospitals that may be seen, and the figures on all test patients together."""
     if not run.report:
         return [], None
-    names = {name: envoy.name for envoy in visible_envoys for name in (envoy.name, envoy.slug)}
+    names = {name: envoy.name for envoy in visible_envoys for name in envoy.known_as}
     benefit = run.report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
     rows = [

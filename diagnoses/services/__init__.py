@@ -1,22 +1,60 @@
 """What is done with a hospital's diagnoses; pages, API, tasks and commands call these."""
 
+from diagnoses.services.bulk import DiagnosisRow, add_diagnoses
 from diagnoses.services.exports import (
+    ask_for_export,
     export_diagnoses,
     export_now,
     request_export,
     snapshot_sha256,
 )
-from diagnoses.services.icd_codes import load_icd_codes
+from diagnoses.services.icd_codes import load_icd_codes, search_icd_codes
 from diagnoses.services.imports import clear_abandoned_imports, import_cohort
+from diagnoses.services.patients import (
+    admit_patient,
+    discharge_patient,
+    edit_patient,
+    record_diagnosis,
+    register_patient,
+    reopen_admission,
+    restore_diagnosis,
+    set_risk_level,
+    strike_out_diagnosis,
+)
 from diagnoses.services.records import admission_records
+from diagnoses.services.uploads import (
+    confirm_upload,
+    discard_upload,
+    preview,
+    process_upload,
+    upload_files,
+)
 
 __all__ = [
+    "DiagnosisRow",
+    "add_diagnoses",
     "admission_records",
+    "admit_patient",
+    "ask_for_export",
     "clear_abandoned_imports",
+    "confirm_upload",
+    "discard_upload",
+    "discharge_patient",
+    "edit_patient",
     "export_diagnoses",
     "export_now",
     "import_cohort",
     "load_icd_codes",
+    "preview",
+    "process_upload",
+    "record_diagnosis",
+    "register_patient",
+    "reopen_admission",
     "request_export",
+    "restore_diagnosis",
+    "search_icd_codes",
+    "set_risk_level",
     "snapshot_sha256",
+    "strike_out_diagnosis",
+    "upload_files",
 ]

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from tempfile import TemporaryFile
 from typing import TextIO, cast
 
+from django.db import transaction
 from django.utils import timezone
 
 from diagnoses.models import Admission, Snapshot
 from diagnoses.services.records import admission_records
 from diagnoses.tasks import export_diagnoses_task
+from envoys import audit
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, write_object
@@ -24,6 +26,14 @@ def request_export(envoy: Envoy, *, requested_by: User | None = None) -> Snapsho
     )
     export_diagnoses_task.delay_on_commit(snapshot.pk)
     return cast(Snapshot, snapshot)
+
+
+def ask_for_export(envoy: Envoy, *, requested_by: User) -> Snapshot:
+    """`request_export` for a person, who is answerable for it."""
+    with transaction.atomic():
+        snapshot = request_export(envoy, requested_by=requested_by)
+        audit.record(requested_by, "requested export", snapshot)
+    return snapshot
 
 
 def export_now(envoy: Envoy, *, requested_by: User | None = None) -> Snapshot:

@@ -1,7 +1,7 @@
 """Risk with its reasons: for one admission, and for a whole hospital."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -120,32 +120,47 @@ def predict_admission(
     Raises:
         StorageError, SchemaMismatchError: the model cannot be used here; see `load_model`.
     """
-    model = load_model(version.pk, admission.envoy_id)
-    encoded = _encode_one(admission, model.schema)
-    probabilities = predict_admissions(model.params, model.scaling, [encoded])[0]
+    records = list(admission_records(admission.envoy, patient=admission.patient))
     with transaction.atomic():
-        prediction, _ = Prediction.objects.update_or_create(
-            admission=admission,
-            model_version=version,
-            defaults={
-                "predicted_class": int(probabilities.argmax()),
-                "probabilities": probabilities.tolist(),
-                "contributions": [
-                    asdict(contribution)
-                    for contribution in contributions(
-                        model.params, model.scaling, encoded, model.schema
-                    )
-                ],
-                "requested_by": requested_by,
-            },
-        )
+        prediction = score_admission(admission, version, records, requested_by=requested_by)
         audit.record(requested_by, "predicted risk", admission)
     return prediction
 
 
-def _encode_one(admission: Admission, schema: FeatureSchema) -> EncodedAdmission:
+def score_admission(
+    admission: Admission,
+    version: ModelVersion,
+    records: Sequence[AdmissionRecord],
+    *,
+    requested_by: User | None,
+) -> Prediction:
+    """As `predict_admission`, for who writes down the look and has read the patient's records.
+
+    Args:
+        records: all of the patient's: the earlier ones count.
+    """
+    model = load_model(version.pk, admission.envoy_id)
+    encoded = _encode_one(admission, records, model.schema)
+    probabilities = predict_admissions(model.params, model.scaling, [encoded])[0]
+    drivers = contributions(model.params, model.scaling, encoded, model.schema)
+    prediction, _ = Prediction.objects.update_or_create(
+        admission=admission,
+        model_version=version,
+        defaults={
+            "predicted_class": int(probabilities.argmax()),
+            "probabilities": probabilities.tolist(),
+            "contributions": [asdict(contribution) for contribution in drivers],
+            "requested_by": requested_by,
+            "envoy_id": admission.envoy_id,
+        },
+    )
+    return prediction
+
+
+def _encode_one(
+    admission: Admission, records: Sequence[AdmissionRecord], schema: FeatureSchema
+) -> EncodedAdmission:
     """An admission as input; the patient's earlier ones count, later ones do not."""
-    records = admission_records(admission.envoy, patient=admission.patient)
     for record, encoded in encode(records, schema):
         if record.hadm_id == admission.hadm_id:
             return encoded
@@ -226,6 +241,7 @@ def _predict_batch(
             Prediction(
                 admission_id=ids[record.hadm_id],
                 model_version_id=inference_run.model_version_id,
+                envoy_id=inference_run.envoy_id,
                 inference_run=inference_run,
                 predicted_class=int(row.argmax()),
                 probabilities=row.tolist(),

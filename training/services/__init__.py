@@ -1,23 +1,27 @@
 """What the director can be asked to do; pages, API, tasks and commands call these."""
 
 from training.services.clients import receive_update, train_clients
+from training.services.newest import newest_version, number_to_come, packaged_plan
 from training.services.packages import (
     approve_package,
     base_model,
+    package_envoys,
     package_training,
+    refuse_package,
     revoke_approval,
     standing_approval,
 )
 from training.services.reports import report_run, request_report
+from training.services.retries import retry_assignment, retryable_assignments
 from training.services.rounds import aggregate_round, close_round
 from training.services.runs import (
     aggregate_envoys,
     launch_training,
-    plan_for,
+    participants_for,
     start_run,
     stop_run,
-    study_for,
 )
+from training.services.studies import create_study, plan_for, study_for
 from training.services.sweeper import advance_runs
 from training.services.versions import active_version, deliver_version, distribute_version
 
@@ -29,14 +33,23 @@ __all__ = [
     "approve_package",
     "base_model",
     "close_round",
+    "create_study",
     "deliver_version",
     "distribute_version",
     "launch_training",
+    "newest_version",
+    "number_to_come",
+    "package_envoys",
     "package_training",
+    "packaged_plan",
+    "participants_for",
     "plan_for",
     "receive_update",
+    "refuse_package",
     "report_run",
     "request_report",
+    "retry_assignment",
+    "retryable_assignments",
     "revoke_approval",
     "standing_approval",
     "start_run",

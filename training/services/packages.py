@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from envoys import audit
+from envoys.errors import NotNowError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
 from federated.features import feature_schema
@@ -109,6 +111,34 @@ def package_training(study: Study, envoy: Envoy, plan: TrainingPlan) -> StudyMem
     return membership
 
 
+@dataclass(frozen=True)
+class Packaged:
+    """What came of packaging for several hospitals: one that failed does not stop the others."""
+
+    memberships: list[StudyMembership]
+    problems: list[str]  # a sentence for each hospital whose storage did not take it
+
+
+def package_envoys(
+    study: Study, envoys: Iterable[Envoy], plan: TrainingPlan, *, packaged_by: User | None
+) -> Packaged:
+    """Put a plan before each of these hospitals.
+
+    Raises:
+        NotNowError: no hospital was chosen.
+    """
+    memberships, problems = [], []
+    for envoy in sorted(envoys, key=lambda envoy: envoy.slug):
+        try:
+            memberships.append(package_training(study, envoy, plan))
+        except StorageError as error:
+            problems.append(f"{envoy}: {error}")
+    if not memberships and not problems:
+        raise NotNowError("choose at least one hospital")
+    audit.record(packaged_by, "packaged training", study)
+    return Packaged(memberships, problems)
+
+
 def _archive(files: dict[str, bytes]) -> bytes:
     """A tar.gz whose bytes depend on its content only."""
     packed = io.BytesIO()
@@ -142,10 +172,49 @@ def approve_package(
             " before you approve, and give its whole hash"
         )
     membership.approved_by, membership.approved_at = approved_by, timezone.now()
-    membership.revoked_at = None
+    membership.revoked_at = membership.refused_by = membership.refused_at = None
+    membership.refusal_reason = ""
     with transaction.atomic():
-        membership.save(update_fields=["approved_by", "approved_at", "revoked_at"])
+        membership.save(
+            update_fields=[
+                "approved_by",
+                "approved_at",
+                "revoked_at",
+                "refused_by",
+                "refused_at",
+                "refusal_reason",
+            ]
+        )
         audit.record(approved_by, "approved package", membership)
+    return membership
+
+
+def refuse_package(
+    membership: StudyMembership, *, refused_by: User, reason: str
+) -> StudyMembership:
+    """Record that a doctor of the hospital has read the plan and does not agree to it.
+
+    Who refuses again corrects the reason; who approves later takes the refusal back.
+
+    Raises:
+        NotApprovedError: the person is no doctor of this hospital.
+        NotNowError: no reason was given, or the package is approved: that is revoked instead.
+    """
+    if not (refused_by.is_doctor and refused_by.envoy_id == membership.envoy_id):
+        raise NotApprovedError(f"only a doctor of {membership.envoy} can refuse its package")
+    if not reason.strip():
+        raise NotNowError("say why the package is refused: who made it reads the reason")
+    with transaction.atomic():
+        standing = StudyMembership.objects.standing().filter(pk=membership.pk).values("pk")
+        refused = (
+            StudyMembership.objects.filter(pk=membership.pk)
+            .exclude(pk__in=standing)
+            .update(refused_by=refused_by, refused_at=timezone.now(), refusal_reason=reason.strip())
+        )
+        if not refused:
+            raise NotNowError(f"{membership.envoy} has approved this package: revoke the approval")
+        audit.record(refused_by, "refused package", membership)
+    membership.refresh_from_db()
     return membership
 
 
@@ -171,7 +240,8 @@ def standing_approval(study: Study, envoy: Envoy, plan_hash: str | None = None) 
 
     Raises:
         TrainingError: the envoy is suspended.
-        NotApprovedError: it says whether there is no package, no answer, or a revoked one.
+        NotApprovedError: it says whether there is no package, no answer, or a refused or revoked
+            one, and who has to act.
     """
     if envoy.status != Envoy.Status.ACTIVE:
         raise TrainingError(f"{envoy} is suspended")
@@ -181,6 +251,11 @@ def standing_approval(study: Study, envoy: Envoy, plan_hash: str | None = None) 
     newest = packages.order_by("-packaged_at", "-pk").first()
     if newest is None:
         raise NotApprovedError(f"{envoy} has no training package for this plan: package it first")
+    if newest.refused_at is not None:
+        raise NotApprovedError(
+            f"{envoy} has refused the plan {newest.plan_sha256[:12]}: package another one, or ask"
+            " a doctor there to approve it after all"
+        )
     if newest.revoked_at is not None:
         raise NotApprovedError(f"{envoy} has revoked its approval of {newest.plan_sha256[:12]}")
     if newest.approved_at is None:

@@ -58,7 +58,7 @@ def open_round(
         number=number,
         base_sha256=base_sha256,
         state_sha256=state_sha256,
-        deadline_at=_deadline(run),
+        deadline_at=deadline_of(run),
     )
     participants = run.participants.filter(sits_out_because="")
     RoundAssignment.objects.bulk_create(
@@ -74,7 +74,7 @@ def open_round(
     return training_round
 
 
-def _deadline(run: TrainingRun) -> datetime | None:
+def deadline_of(run: TrainingRun) -> datetime | None:
     if run.mode == TrainingRun.Mode.MANUAL:
         return None
     return timezone.now() + timedelta(seconds=run.deadline_seconds)
@@ -292,7 +292,7 @@ def _ask_again(training_round: TrainingRound, update: ReceivedUpdate, reason: st
         .update(
             status=TrainingRound.Status.COLLECTING,
             closed_at=None,
-            deadline_at=_deadline(training_round.run),  # as much time as at first
+            deadline_at=deadline_of(training_round.run),  # as much time as at first
         )
     )
     if not reopened:

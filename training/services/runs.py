@@ -1,23 +1,17 @@
 """Starting and stopping a run, by itself or one hospital at a time."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from envoys import audit
 from envoys.models import Envoy, User
-from federated.architectures import architecture_named
 from federated.datasets import source_named
-from federated.errors import SchemaMismatchError
-from federated.features import feature_schema
-from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan
+from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
-from federated.targets import target_named
 from training.errors import ConflictError, NotReadyError, TooFewPatientsError, TrainingError
 from training.models import (
-    MAIN_STUDY,
     ReceivedUpdate,
     RoundAssignment,
     RunParticipant,
@@ -30,64 +24,6 @@ from training.services.packages import base_model, standing_approval
 from training.services.rounds import enqueue_assignments, open_round
 
 MANUAL_ROUND = 1  # a manual run has no round 0: its scaling comes with the package
-
-
-def study_for(target: str, *, network: str = "logistic_regression") -> Study:
-    """The study that predicts a target from diagnoses with a network, made where it is new.
-
-    Raises:
-        UnknownTargetError, UnknownNetworkError: there is no such.
-    """
-    title = target_named(target).title
-    architecture_named(network)
-    name = MAIN_STUDY if target == "risk_tier" else f"diagnosis-{target.replace('_', '-')}"
-    if network != "logistic_regression":
-        name += f"-{network.replace('_', '-')}"
-    study, _ = Study.objects.get_or_create(
-        name=name,
-        defaults={
-            "title": f"{title} from diagnoses",
-            "target": target,
-            "target_definition": target_named(target).definition,
-            "network": network,
-            "schema_sha256": feature_schema(target).sha256,
-        },
-    )
-    return study
-
-
-def plan_for(
-    study: Study,
-    *,
-    num_rounds: int = 10,
-    strategy: str = "fedavg",
-    strategy_parameters: dict[str, Any] | None = None,
-    local_training: LocalTrainingConfig | None = None,
-) -> TrainingPlan:
-    """The plan of a study's next run: what hospitals are asked to approve.
-
-    Raises:
-        UnknownStrategyError, InvalidPlanError: what is wrong, in words.
-        SchemaMismatchError: the study was made with another vocabulary or other inputs.
-    """
-    plan = make_plan(
-        study=study.name,
-        dataset=study.dataset,
-        target=study.target,
-        network=study.network,
-        strategy=strategy,
-        strategy_parameters=strategy_parameters,
-        num_rounds=num_rounds,
-        local_training=local_training,
-        min_examples=study.min_examples,
-        min_contributors=study.min_contributors,
-    )
-    if plan.schema_sha256 != study.schema_sha256:
-        raise SchemaMismatchError(
-            f"{study} was made with the inputs {study.schema_sha256[:12]}, here they are"
-            f" {plan.schema_sha256[:12]}: another vocabulary or other inputs. Make a new study"
-        )
-    return plan
 
 
 def start_run(
@@ -109,8 +45,8 @@ def start_run(
         TrainingError: nobody can take part (it says why), or a run of the study is under way.
     """
     source = source_named(plan.dataset)
-    chosen = sorted(Envoy.objects.active() if envoys is None else envoys, key=lambda e: e.slug)
-    participants = [_participant(study, plan, envoy) for envoy in chosen]
+    chosen = Envoy.objects.active() if envoys is None else envoys
+    participants = participants_for(study, plan, chosen)
     ready = [participant for participant in participants if not participant.sits_out_because]
     if not ready:
         reasons = "; ".join(participant.sits_out_because for participant in participants)
@@ -159,13 +95,32 @@ def _lock(study: Study) -> None:
     Study.objects.select_for_update().get(pk=study.pk)
 
 
-def _participant(study: Study, plan: TrainingPlan, envoy: Envoy) -> RunParticipant:
+def participants_for(
+    study: Study, plan: TrainingPlan, envoys: Iterable[Envoy], *, counts_all: bool = True
+) -> list[RunParticipant]:
+    """Who could take part in a run as of now, and why the others would sit out; nothing is saved.
+
+    Args:
+        counts_all: False counts a hospital's patients no further than it needs to take part,
+            which takes no longer for a large hospital than for a small one.
+    """
+    return [
+        _participant(study, plan, envoy, counts_all=counts_all)
+        for envoy in sorted(envoys, key=lambda envoy: envoy.slug)
+    ]
+
+
+def _participant(
+    study: Study, plan: TrainingPlan, envoy: Envoy, *, counts_all: bool
+) -> RunParticipant:
     """A hospital in a run to come; one that cannot take part sits out, with the reason."""
     participant = RunParticipant(envoy=envoy)
     try:
         _refuse_remote(envoy)
         standing_approval(study, envoy, plan.sha256)
-        participant.num_labelled_patients = check_enough_patients(plan, envoy)
+        participant.num_labelled_patients = check_enough_patients(
+            plan, envoy, counts_all=counts_all
+        )
     except TrainingError as error:
         participant.sits_out_because = str(error)
     return participant
@@ -176,16 +131,18 @@ def _refuse_remote(envoy: Envoy) -> None:
         raise TrainingError(f"{envoy} runs its own installation, which is not reached from here")
 
 
-def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> int:
-    """How many patients have an outcome.
+def check_enough_patients(plan: TrainingPlan, envoy: Envoy, *, counts_all: bool = True) -> int:
+    """How many patients have an outcome; without `counts_all` no more than the plan asks for.
 
     Raises:
         TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
     """
-    count = source_named(plan.dataset).count_labelled_patients(envoy.pk, plan.target)
+    at_most = None if counts_all else plan.min_examples
+    count = source_named(plan.dataset).count_labelled_patients(envoy.pk, plan.target, at_most)
     if count < plan.min_examples:
+        shown = "under 10" if 0 < count < 10 else count  # who runs the federation reads it
         raise TooFewPatientsError(
-            f"{envoy}: {count} of {plan.min_examples} patients with an outcome"
+            f"{envoy}: {shown} of {plan.min_examples} patients with an outcome"
         )
     return count
 

@@ -1,22 +1,22 @@
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, render
+from django.contrib import messages
+from django.db.models import Count, Max, Q
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
 
-from envoys.models import User
-from training.models import TrainingRun
+from envoys.access import may_use
+from envoys.models import Envoy
+from envoys.pages import UserRequest, back, errors_on, errors_shown, page_of
+from training import services
+from training.forms import RunForm
+from training.models import RoundAssignment, RunParticipant, StudyMembership, TrainingRun
+from training.plan_words import plan_in_words
 from training.progress import progress_of, with_counts
 
-RUNS_PER_PAGE = 25
-
-
-class UserRequest(HttpRequest):
-    """A request behind @login_required."""
-
-    user: User
+MOST_PLANS = 50
 
 
 def visible_run(request: UserRequest, run_id: int) -> TrainingRun:
@@ -24,14 +24,13 @@ def visible_run(request: UserRequest, run_id: int) -> TrainingRun:
     return get_object_or_404(runs, pk=run_id)
 
 
-@login_required
 def run_list(request: UserRequest) -> HttpResponse:
     runs = with_counts(TrainingRun.objects.visible_to(request.user))
-    page = Paginator(runs.select_related("study"), RUNS_PER_PAGE).get_page(request.GET.get("page"))
-    return render(request, "training/run_list.html", {"page": page})
+    page = page_of(request, runs.select_related("study"))
+    may_start = may_use(request.user, "training:run-create", "POST")
+    return render(request, "training/run_list.html", {"page": page, "may_start": may_start})
 
 
-@login_required
 @never_cache
 def run_detail(request: UserRequest, run_id: int) -> HttpResponse:
     run = visible_run(request, run_id)
@@ -39,14 +38,20 @@ def run_detail(request: UserRequest, run_id: int) -> HttpResponse:
 
 
 def live_context(request: UserRequest, run: TrainingRun) -> dict[str, Any]:
+    may_retry = run.is_active and may_use(request.user, "training:assignment-retry", "POST")
     return {
         "run": run,
         "progress": progress_of(run, request.user),
         "is_changing": run.is_active or run.is_being_reported,
+        "may_stop": may_use(request.user, "training:run-stop", "POST"),
+        "retryable": services.retryable_assignments(run).select_related("envoy", "training_round")
+        if may_retry
+        else [],
+        "version": run.versions.of_federation().defer("manifest").first(),
+        "may_distribute": may_use(request.user, "training:model-version-distribute", "POST"),
     }
 
 
-@login_required
 @never_cache
 def run_live(request: UserRequest, run_id: int) -> HttpResponse:
     """The part of the page that an active run asks for again and again."""
@@ -54,8 +59,104 @@ def run_live(request: UserRequest, run_id: int) -> HttpResponse:
     return render(request, "training/_run_live.html", live_context(request, run))
 
 
-@login_required
 @never_cache
 def run_curves(request: UserRequest, run_id: int) -> JsonResponse:
     run = visible_run(request, run_id)
     return JsonResponse(progress_of(run, request.user).curves.as_json())
+
+
+def run_create(request: UserRequest) -> HttpResponse:
+    """First which of the plans that hospitals were asked to approve; then who can take part."""
+    asked = request.POST if request.method == "POST" else request.GET
+    study, plan_sha256 = asked.get("study", ""), asked.get("plan", "")
+    packages = StudyMembership.objects.filter(
+        study=int(study) if study.isdecimal() else None, plan_sha256=plan_sha256
+    )
+    package = packages.select_related("study").first()
+    if package is None:
+        return render(request, "training/run_choose.html", {"plans": packaged_plans(study)})
+    form = RunForm(request.POST or None)
+    words = plan_in_words(package.plan)
+    if words is None:
+        form = RunForm()
+    elif form.is_valid():
+        with errors_on(form):
+            run = services.start_run(
+                package.study,
+                words.plan,
+                started_by=request.user,
+                seed=form.cleaned_data["seed"],
+                envoys=form.cleaned_data["envoys"],
+                quorum=form.cleaned_data["quorum"],
+                deadline_seconds=60 * form.cleaned_data["deadline_minutes"],
+            )
+            messages.success(request, "Started. Each hospital's data is being frozen.")
+            return redirect("training:run-detail", run.pk)
+    participants = (
+        services.participants_for(
+            package.study, words.plan, Envoy.objects.active(), counts_all=False
+        )
+        if words
+        else []
+    )
+    return render(
+        request,
+        "training/run_create.html",
+        {
+            "form": form,
+            "package": package,
+            "words": words,
+            "participants": participants,
+            "num_ready": sum(not each.sits_out_because for each in participants),
+            "chosen": chosen_envoys(form, participants),
+            "running": package.study.runs.active().first(),
+        },
+    )
+
+
+def chosen_envoys(form: RunForm, participants: list[RunParticipant]) -> set[int]:
+    if form.is_bound:
+        return {int(pk) for pk in form["envoys"].value() or [] if str(pk).isdecimal()}
+    return {participant.envoy_id for participant in participants}
+
+
+def packaged_plans(study: str) -> list[dict[str, Any]]:
+    """The newest plans that hospitals were asked to approve, with how many did."""
+    rows = StudyMembership.objects.exclude(envoy__status=Envoy.Status.DELETED)
+    if study.isdecimal():
+        rows = rows.filter(study=int(study))
+    standing = Q(approved_at__isnull=False, revoked_at__isnull=True, refused_at__isnull=True)
+    plans = list(
+        rows.values("study_id", "study__title", "plan_sha256")
+        .annotate(
+            newest=Max("packaged_at"),
+            package=Max("pk"),
+            num_asked=Count("pk"),
+            num_approved=Count("pk", filter=standing),
+        )
+        .order_by("-newest")[:MOST_PLANS]
+    )
+    packages = StudyMembership.objects.in_bulk([plan["package"] for plan in plans])
+    return [{**plan, "words": plan_in_words(packages[plan["package"]].plan)} for plan in plans]
+
+
+@require_POST
+def run_stop(request: UserRequest, run_id: int) -> HttpResponse:
+    run = visible_run(request, run_id)
+    if services.stop_run(run, stopped_by=request.user):
+        messages.success(request, "Stopped. What the hospitals have sent so far is kept.")
+    else:
+        messages.info(request, "This run had ended already; nothing was changed.")
+    return redirect("training:run-detail", run.pk)
+
+
+@require_POST
+def assignment_retry(request: UserRequest, assignment_id: int) -> HttpResponse:
+    assignments = RoundAssignment.objects.filter(
+        training_round__run__in=TrainingRun.objects.visible_to(request.user)
+    ).select_related("training_round__run__study", "envoy")
+    assignment = get_object_or_404(assignments, pk=assignment_id)
+    with errors_shown(request):
+        services.retry_assignment(assignment, retried_by=request.user)
+        messages.success(request, f"{assignment.envoy} has been asked again.")
+    return back(request, "training:run-detail", assignment.training_round.run_id)

@@ -1,0 +1,246 @@
+"""Deleting a hospital: out of sight at once, then its rows and objects batch by batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+
+from diagnoses.models import Admission, Diagnosis, Import, Patient, Snapshot, Upload
+from diagnoses.services import clear_abandoned_imports
+from envoys import audit, work
+from envoys.errors import NotNowError
+from envoys.models import Envoy, IdempotentCall, User
+from envoys.storage import bucket_of, delete_objects, envoy_storage
+from envoys.work import Progress, WorkQuerySet
+from federated.errors import FederatedError
+from inference.models import SMALLEST_CELL, Erasure, InferenceRun, Prediction
+from training.arrays import remove_arrays
+from training.models import (
+    Distribution,
+    ModelVersion,
+    RoundAssignment,
+    RunParticipant,
+    RunReport,
+    StudyMembership,
+    TrainingRun,
+)
+
+BATCH_ROWS = 2_000  # one transaction: short enough for others to get their turn
+
+
+class NotConfirmedError(FederatedError):
+    """The name that was typed is not the hospital's."""
+
+
+@dataclass(frozen=True)
+class WhatWillGo:
+    """What deleting a hospital erases, and what of it stays."""
+
+    num_patients: int
+    num_admissions: int  # each with its diagnoses
+    num_predictions: int
+    num_inference_runs: int
+    num_imports: int  # and uploads
+    num_exports: int
+    num_own_versions: int
+    num_packages: int
+    num_accounts: int  # of its doctors, who can no longer log in
+    place: str  # where its objects lie
+    num_runs: int  # that name it, for good
+
+    def in_words(self) -> list[tuple[str, str]]:
+        """What is counted; a small number of patients is not shown to who may not see them."""
+        of_patients = (
+            ("Patients, with names and phone numbers", self.num_patients),
+            ("Admissions, with their diagnoses", self.num_admissions),
+            ("Predictions", self.num_predictions),
+        )
+        others = (
+            ("Inference runs", self.num_inference_runs),
+            ("Imports and uploads", self.num_imports),
+            ("Exports", self.num_exports),
+            ("The hospital's own models", self.num_own_versions),
+            ("Packages and their approvals", self.num_packages),
+            ("Doctors who can no longer log in", self.num_accounts),
+        )
+        return [
+            *(
+                (title, "–" if count < SMALLEST_CELL else f"{count:,}")
+                for title, count in of_patients
+            ),
+            *((title, f"{count:,}") for title, count in others),
+        ]
+
+
+def what_will_go(envoy: Envoy) -> WhatWillGo:
+    """Count what `delete_envoy` would erase, in statements that read indexes alone."""
+    return WhatWillGo(
+        num_patients=Patient.objects.filter(envoy=envoy).count(),
+        num_admissions=Admission.objects.filter(envoy=envoy).count(),
+        num_predictions=Prediction.objects.filter(envoy=envoy).count(),
+        num_inference_runs=InferenceRun.objects.filter(envoy=envoy).count(),
+        num_imports=Import.objects.filter(envoy=envoy).count()
+        + Upload.objects.filter(envoy=envoy).count(),
+        num_exports=Snapshot.objects.filter(envoy=envoy).count(),
+        num_own_versions=ModelVersion.objects.filter(envoy=envoy).count(),
+        num_packages=StudyMembership.objects.filter(envoy=envoy).count(),
+        num_accounts=envoy.users.filter(is_active=True, role=User.Role.DOCTOR).count(),
+        place=f"{bucket_of(envoy)}/{envoy.storage_prefix}/",
+        num_runs=RunParticipant.objects.filter(envoy=envoy).values("run").distinct().count(),
+    )
+
+
+def delete_envoy(envoy: Envoy, *, confirmed_name: str, deleted_by: User | None) -> Erasure:
+    """Take a hospital out of the federation for good, and have a worker erase what it holds.
+
+    Its doctors can no longer log in, its name is free, and work that waits for it is not begun.
+
+    Raises:
+        NotConfirmedError: `confirmed_name` is not its name.
+        NotNowError: it is deleted already, or work on its data is under way; it says which.
+    """
+    from inference.tasks import erase_envoy_task
+
+    if confirmed_name.strip() != envoy.name:
+        raise NotConfirmedError(
+            f"to delete the hospital, give its name exactly as it is written: {envoy.name}"
+        )
+    clear_abandoned_imports(envoy)
+    with transaction.atomic():
+        erasure = Erasure(envoy=envoy, envoy_name=envoy.name, requested_by=deleted_by)
+        _mark_deleted(envoy)
+        _refuse_in_use(envoy, erasure.envoy_name)
+        _end_work(envoy, erasure.envoy_name)
+        doctors = envoy.users.filter(role=User.Role.DOCTOR)
+        IdempotentCall.objects.filter(user__in=doctors).delete()  # patients may be in the answers
+        doctors.update(is_active=False, envoy=None)
+        envoy.users.update(envoy=None)
+        erasure.enqueued_at = timezone.now()
+        erasure.save()
+        audit.record(deleted_by, "deleted envoy", envoy)
+        erase_envoy_task.delay_on_commit(erasure.pk)
+    return erasure
+
+
+def _mark_deleted(envoy: Envoy) -> None:
+    marked = Envoy.objects.get(pk=envoy.pk)
+    marked.mark_deleted()
+    values = {name: getattr(marked, name) for name in ("status", "prefix", "name", "slug")}
+    if not Envoy.objects.standing().filter(pk=envoy.pk).update(**values):
+        raise NotNowError(f"{envoy} is deleted already")
+
+
+def _refuse_in_use(envoy: Envoy, name: str) -> None:
+    taking_part = RunParticipant.objects.filter(envoy=envoy, sits_out_because="")
+    run = TrainingRun.objects.active().filter(pk__in=taking_part.values("run")).first()
+    if run:
+        raise NotNowError(f"{name} takes part in {run}: wait for its end, or stop it")
+    report = RunReport.objects.unfinished().filter(run__in=taking_part.values("run")).first()
+    if report:
+        raise NotNowError(
+            f"the report of {report.run} is being made from the data of {name}: wait for its end"
+        )
+    if envoy.imports.filter(status__in=[Import.Status.CHECKING, Import.Status.INSERTING]).exists():
+        raise NotNowError(f"an import into {name} is running: wait for its end")
+
+
+def _end_work(envoy: Envoy, name: str) -> None:
+    """Let nobody begin what waits for a hospital; refuse while somebody is at it."""
+    for kind in work.kinds():
+        if kind.about != "envoy" or kind.for_deleted:
+            continue
+        rows: WorkQuerySet = kind.model.objects.filter(**{kind.about: envoy})
+        rows.claimable().update(
+            status="FAILED", reason="the hospital was deleted", leased_until=None
+        )
+        if rows.unfinished().exists():
+            raise NotNowError(
+                f"a worker is busy with {name} ({kind.title.lower()}): wait for its end"
+            )
+
+
+def erase_envoy(erasure_id: int) -> None:
+    """Erase a deleted hospital's rows and objects; safe to do again from any point.
+
+    What a run names stays: the hospital's name, its part in each round and the hashes of what it
+    trained on. A hospital that no run names goes entirely.
+
+    Raises:
+        StorageError, NotNowError: also written on the row; it can be retried.
+    """
+    for erasure in Erasure.objects.select_related("envoy").claim([erasure_id]):
+        try:
+            _erase(erasure)
+        except FederatedError as error:
+            Erasure.objects.finish(erasure, status=Erasure.Status.FAILED, reason=str(error))
+            raise
+
+
+def _erase(erasure: Erasure) -> None:
+    envoy = erasure.envoy
+    if envoy is None:  # a worker before this one was killed after its last step
+        Erasure.objects.finish(erasure, status=Erasure.Status.COMPLETE, completed_at=timezone.now())
+        return
+    _refuse_in_use(envoy, erasure.envoy_name)  # it may have joined a run at the same moment
+    rows = _rows_to_erase(envoy)
+    progress, num_done = Progress(erasure), 0
+    remove_arrays(Snapshot.objects.filter(envoy=envoy))
+    num_total = sum(each.count() for each in rows)
+    for each in rows:
+        while ids := list(each.order_by().values_list("pk", flat=True)[:BATCH_ROWS]):
+            each.model._default_manager.filter(pk__in=ids).delete()
+            num_done += len(ids)
+            progress.show(num_done, max(num_total, num_done))
+    delete_objects(envoy_storage(envoy))
+    with transaction.atomic():
+        _end(erasure, envoy, num_done)
+
+
+def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
+    """In an order in which nothing refers to what goes."""
+    in_use = [
+        RunParticipant.objects.filter(snapshot=OuterRef("pk")),
+        RoundAssignment.objects.filter(snapshot=OuterRef("pk")),
+    ]
+    return [
+        Prediction.objects.filter(envoy=envoy),
+        InferenceRun.objects.filter(envoy=envoy),
+        Diagnosis.objects.filter(admission__envoy=envoy),
+        Admission.objects.filter(envoy=envoy),
+        Patient.objects.filter(envoy=envoy),
+        Upload.objects.filter(envoy=envoy),
+        Import.objects.filter(envoy=envoy),
+        Distribution.objects.filter(envoy=envoy),
+        ModelVersion.objects.filter(envoy=envoy).exclude(
+            Exists(Prediction.objects.filter(model_version=OuterRef("pk")))
+        ),
+        StudyMembership.objects.filter(envoy=envoy),
+        Snapshot.objects.filter(envoy=envoy).exclude(Exists(in_use[0])).exclude(Exists(in_use[1])),
+    ]
+
+
+def _end(erasure: Erasure, envoy: Envoy, num_done: int) -> None:
+    finished = Erasure.objects.finish(
+        erasure,
+        status=Erasure.Status.COMPLETE,
+        num_done=num_done,
+        num_total=num_done,
+        completed_at=timezone.now(),
+    )
+    if not finished:
+        return
+    if _is_named(envoy):
+        envoy.bucket = envoy.prefix = ""  # the place is free for another
+        envoy.save(update_fields=["bucket", "prefix"])
+    else:
+        envoy.delete()
+
+
+def _is_named(envoy: Envoy) -> bool:
+    """Whether a run, a snapshot of one, or a version still names it."""
+    return any(
+        rows.filter(envoy=envoy).exists()
+        for rows in (RunParticipant.objects, RoundAssignment.objects, ModelVersion.objects)
+    )

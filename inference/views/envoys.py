@@ -1,0 +1,39 @@
+from django import forms
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods
+
+from envoys.forms import TablerForm
+from envoys.models import Envoy
+from envoys.pages import UserRequest, errors_on
+from inference import services
+
+
+class DeleteForm(TablerForm, forms.Form):
+    name = forms.CharField(
+        label="The hospital's name, to confirm",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+@require_http_methods(["GET", "POST"])
+def envoy_delete(request: UserRequest, envoy_id: int) -> HttpResponse:
+    envoys = Envoy.objects.standing().visible_to(request.user)
+    envoy = get_object_or_404(envoys, pk=envoy_id)
+    form = DeleteForm(request.POST or None)
+    if form.is_valid():
+        with errors_on(form):
+            services.delete_envoy(
+                envoy, confirmed_name=form.cleaned_data["name"], deleted_by=request.user
+            )
+        if form.is_valid():
+            messages.success(
+                request, f"{envoy} is deleted. A worker erases what it held; Tasks shows how far."
+            )
+            return redirect("training:envoy-list")
+    return render(
+        request,
+        "inference/envoy_delete.html",
+        {"envoy": envoy, "form": form, "going": services.what_will_go(envoy)},
+    )

@@ -1,0 +1,54 @@
+"""What the bar on top offers to whom: the access list decides."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from envoys.access import may_use
+
+# title, page, the pages for which it is marked as the current one
+ENTRIES = (
+    ("Dashboard", "home", ("inference:hospital-dashboard", "training:federation-dashboard")),
+    (
+        "Patients",
+        "inference:patient-list",
+        ("inference:patient-", "diagnoses:patient-", "diagnoses:admission-"),
+    ),
+    ("Imports", "diagnoses:import-list", ("diagnoses:import-",)),
+    ("Exports", "diagnoses:export-list", ("diagnoses:export-",)),
+    ("Hospitals", "training:envoy-list", ("training:envoy-", "envoys:envoy-", "inference:envoy-")),
+    ("Studies", "training:study-list", ("training:study-",)),
+    ("Approvals", "training:package-list", ("training:package-",)),
+    ("Runs", "training:run-list", ("training:run-", "training:manual-round")),
+    ("Models", "training:model-version-list", ("training:model-version-",)),
+    ("Inference", "inference:inference-run-list", ("inference:inference-run-",)),
+    ("Tasks", "envoys:task-list", ("envoys:task-",)),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    title: str
+    url: str
+    is_current: bool
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    if not getattr(request, "user", None) or not request.user.is_authenticated:
+        return {"navigation": []}
+    match = request.resolver_match
+    here = match.view_name if match else ""
+    return {
+        "navigation": [
+            Entry(title, reverse(page), here == page or here.startswith(within))
+            for title, page, within in ENTRIES
+            if may_use(request.user, page, "GET") and not _is_others(request, page)
+        ]
+    }
+
+
+def _is_others(request: HttpRequest, page: str) -> bool:
+    """A doctor reads about their own hospital on the dashboard; the list is for who sees several."""
+    return page in ("training:envoy-list", "training:study-list") and request.user.is_doctor  # type: ignore[union-attr]

@@ -1,0 +1,20 @@
+from training.api.packages import ApprovalViewSet, PackageViewSet, StudyViewSet
+from training.api.runs import (
+    AssignmentViewSet,
+    FederationSummaryView,
+    RoundViewSet,
+    RunViewSet,
+)
+from training.api.versions import DistributionViewSet, ModelVersionViewSet
+
+__all__ = [
+    "ApprovalViewSet",
+    "AssignmentViewSet",
+    "DistributionViewSet",
+    "FederationSummaryView",
+    "ModelVersionViewSet",
+    "PackageViewSet",
+    "RoundViewSet",
+    "RunViewSet",
+    "StudyViewSet",
+]

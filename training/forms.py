@@ -1,0 +1,147 @@
+from dataclasses import Field, fields
+from typing import Any
+
+from django import forms
+from django.urls import reverse
+
+from envoys.forms import TablerForm
+from envoys.models import Envoy
+from federated.architectures import architectures
+from federated.plan import LocalTrainingConfig
+from federated.strategies import strategies, strategy_named
+from federated.targets import targets
+from training.models import Study
+from training.plan_words import LOCAL_TRAINING, STRATEGIES, label_of
+
+DEFAULTS = LocalTrainingConfig()
+MOST_ROUNDS = 1000
+PARAMETER = "parameter_"  # before the name of a strategy's own
+
+
+class StudyForm(TablerForm, forms.Form):
+    target = forms.ChoiceField(
+        label="What is predicted",
+        widget=forms.RadioSelect,
+        choices=lambda: [(each.name, f"{each.title}. {each.definition}") for each in targets()],
+        initial="risk_tier",
+    )
+    network = forms.ChoiceField(
+        label="By which network",
+        widget=forms.RadioSelect,
+        choices=lambda: [
+            (each.name, f"{each.title}. {each.definition}") for each in architectures()
+        ],
+        initial="logistic_regression",
+    )
+
+
+class EnvoysForm(TablerForm, forms.Form):
+    """Chooses hospitals, all active ones at first."""
+
+    envoys = forms.ModelMultipleChoiceField(
+        queryset=Envoy.objects.active(),
+        widget=forms.CheckboxSelectMultiple,
+        label="Hospitals",
+        initial=Envoy.objects.active,
+    )
+
+
+class PackageForm(EnvoysForm):
+    """A plan; of the strategies' parameters only those of the chosen one."""
+
+    study = forms.ModelChoiceField(queryset=Study.objects.all(), empty_label=None)
+    num_rounds = forms.IntegerField(
+        label="Rounds",
+        min_value=1,
+        max_value=MOST_ROUNDS,
+        initial=10,
+        help_text="How often every hospital trains and the updates are brought together",
+    )
+    strategy = forms.ChoiceField(
+        choices=lambda: [(each.name, each.title) for each in strategies()], initial="fedavg"
+    )
+    local_epochs = forms.IntegerField(min_value=1, max_value=1000, initial=DEFAULTS.local_epochs)
+    batch_size = forms.IntegerField(min_value=1, max_value=100_000, initial=DEFAULTS.batch_size)
+    learning_rate = forms.FloatField(initial=DEFAULTS.learning_rate)
+    weight_decay = forms.FloatField(initial=DEFAULTS.weight_decay)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, meaning in LOCAL_TRAINING.items():
+            self.fields[name].help_text = meaning
+        self.fields["strategy"].help_text = STRATEGIES[self.chosen_strategy]
+        for one in fields(strategy_named(self.chosen_strategy).parameters):
+            self.fields[f"{PARAMETER}{one.name}"] = parameter_field(one)
+        self.fields["strategy"].widget.attrs.update(
+            {
+                "hx-post": reverse("training:package-create"),
+                "hx-vals": '{"choose": "strategy"}',
+                "hx-target": "#strategy-parameters",
+                "hx-swap": "outerHTML",
+            }
+        )
+
+    @property
+    def chosen_strategy(self) -> str:
+        """The first one where what was sent is no strategy: that is refused as a choice."""
+        chosen = self.data.get("strategy") if self.is_bound else self.initial.get("strategy")
+        return chosen if chosen in STRATEGIES else "fedavg"
+
+    def local_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in LOCAL_TRAINING]
+
+    def strategy_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(PARAMETER)]
+
+    def strategy_parameters(self) -> dict[str, Any]:
+        return {
+            name.removeprefix(PARAMETER): value
+            for name, value in self.cleaned_data.items()
+            if name.startswith(PARAMETER)
+        }
+
+    def local_training(self) -> LocalTrainingConfig:
+        """Raises InvalidPlanError."""
+        return LocalTrainingConfig(**{name: self.cleaned_data[name] for name in LOCAL_TRAINING})
+
+
+def parameter_field(one: Field[Any]) -> forms.Field:
+    """What a form asks for a strategy's parameter; its range is the strategy's to check."""
+    words: dict[str, Any] = {"label": label_of(one.name), "help_text": one.metadata["meaning"]}
+    field: forms.Field
+    if one.type is bool:
+        field = forms.BooleanField(**words, required=False, initial=one.default)
+    elif one.type is float:
+        field = forms.FloatField(**words, initial=one.default)
+    else:
+        field = forms.IntegerField(**words, initial=one.default, required=one.type is int)
+    css = "form-check-input" if one.type is bool else "form-control"
+    field.widget.attrs["class"] = css  # it is not there yet when the others get theirs
+    return field
+
+
+class RefuseForm(TablerForm, forms.Form):
+    reason = forms.CharField(
+        label="Why",
+        max_length=1000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="The data scientists read it. Nothing about a patient belongs here.",
+    )
+
+
+class RunForm(EnvoysForm):
+    seed = forms.IntegerField(
+        min_value=0,
+        max_value=2**62,
+        initial=0,
+        help_text="The same seed, plan and data give the same model again",
+    )
+    quorum = forms.IntegerField(
+        required=False,
+        min_value=1,
+        help_text="With so many updates a round goes on at its deadline; empty: as many as a"
+        " release needs",
+    )
+    deadline_minutes = forms.IntegerField(
+        label="Deadline of a round, in minutes", min_value=1, max_value=60 * 24 * 30, initial=60
+    )

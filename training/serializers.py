@@ -1,0 +1,469 @@
+"""What calls about studies, packages, runs and versions take and answer."""
+
+from dataclasses import asdict
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from envoys.models import Envoy, User
+from envoys.rest import UrlField
+from envoys.serializers import EnvoyNameSerializer, TaskSerializer
+from federated.plan import LocalTrainingConfig
+from training.models import (
+    Distribution,
+    ModelVersion,
+    RoundAssignment,
+    Study,
+    StudyMembership,
+    TrainingRound,
+    TrainingRun,
+)
+from training.progress import NOT_OPEN, RunProgress, progress_of
+
+MAY_SPEAK_OF_OTHERS = "Ask a data scientist why: the reason may speak of other hospitals."
+
+
+def username() -> serializers.SlugRelatedField[User]:
+    return serializers.SlugRelatedField(slug_field="username", read_only=True)
+
+
+class EnvoysSerializer(serializers.Serializer[Any]):
+    envoys = serializers.PrimaryKeyRelatedField(
+        queryset=Envoy.objects.standing(),
+        many=True,
+        required=False,
+        help_text="the numbers of envoys; all active ones where not given",
+    )
+
+
+class OfStudySerializer(serializers.Serializer[Any]):
+    study = serializers.PrimaryKeyRelatedField(
+        queryset=Study.objects.all(),
+        required=False,
+        help_text="the number of a study; the main one where not given",
+    )
+
+
+class StudySerializer(serializers.ModelSerializer[Study]):
+    url = UrlField("api:study-detail")
+
+    class Meta:
+        model = Study
+        fields = [
+            "id",
+            "url",
+            "name",
+            "title",
+            "dataset",
+            "target",
+            "target_definition",
+            "network",
+            "schema_sha256",
+            "min_examples",
+            "min_contributors",
+            "created_at",
+        ]
+
+
+class StudyCreateSerializer(serializers.Serializer[Any]):
+    target = serializers.CharField(max_length=40, help_text="as risk_tier or readmitted_30d")
+    network = serializers.CharField(
+        max_length=40, required=False, default="logistic_regression", help_text="or mlp"
+    )
+
+
+class LocalTrainingSerializer(serializers.Serializer[Any]):
+    local_epochs = serializers.IntegerField(required=False)
+    batch_size = serializers.IntegerField(required=False)
+    learning_rate = serializers.FloatField(required=False)
+    weight_decay = serializers.FloatField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> LocalTrainingConfig:
+        return LocalTrainingConfig(**attrs)
+
+
+class PackageSerializer(serializers.ModelSerializer[StudyMembership]):
+    url = UrlField("api:package-detail")
+    envoy_name = serializers.CharField(source="envoy.name", read_only=True)
+    answer = serializers.ChoiceField(choices=StudyMembership.Answer.choices, read_only=True)
+    plan = serializers.DictField()
+
+    class Meta:
+        model = StudyMembership
+        fields = [
+            "id",
+            "url",
+            "study",
+            "envoy",
+            "envoy_name",
+            "plan",
+            "plan_sha256",
+            "package_sha256",
+            "packaged_at",
+            "answer",
+        ]
+
+
+class PackageCreateSerializer(OfStudySerializer, EnvoysSerializer):
+    strategy = serializers.CharField(max_length=40, required=False, default="fedavg")
+    strategy_parameters = serializers.DictField(required=False, default=dict)
+    num_rounds = serializers.IntegerField(required=False, default=10, min_value=1, max_value=1000)
+    local_training = LocalTrainingSerializer(required=False)
+
+
+class PackagedSerializer(serializers.Serializer[Any]):
+    packages = PackageSerializer(many=True)
+    problems = serializers.ListField(
+        child=serializers.CharField(), help_text="which hospital's storage did not take it, and why"
+    )
+
+
+class ApprovalSerializer(serializers.ModelSerializer[StudyMembership]):
+    """A hospital's answer to a package; it has the package's number."""
+
+    url = UrlField("api:approval-detail")
+    answer = serializers.ChoiceField(choices=StudyMembership.Answer.choices, read_only=True)
+    approved_by = username()
+    refused_by = username()
+
+    class Meta:
+        model = StudyMembership
+        fields = [
+            "id",
+            "url",
+            "study",
+            "envoy",
+            "plan_sha256",
+            "answer",
+            "approved_by",
+            "approved_at",
+            "revoked_at",
+            "refused_by",
+            "refused_at",
+            "refusal_reason",
+        ]
+
+
+class ApproveSerializer(serializers.Serializer[Any]):
+    package = serializers.IntegerField(help_text="the number of the package that was read")
+    plan_sha256 = serializers.CharField(
+        max_length=64, help_text="the hash of the plan that was read: another is not approved"
+    )
+
+
+class RefuseSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=2000)
+
+
+def reason_for(row: Any, user: Any) -> str:
+    """Why a run or round ended; to a doctor a failure may speak of other hospitals."""
+    is_told = user.role != User.Role.DOCTOR or row.status != row.Status.FAILED
+    return row.reason if is_told else MAY_SPEAK_OF_OTHERS
+
+
+class RoundSerializer(serializers.ModelSerializer[TrainingRound]):
+    url = UrlField("api:round-detail")
+    reason = serializers.SerializerMethodField()
+    num_due = serializers.IntegerField(read_only=True, help_text="how many envoys were asked")
+    num_in = serializers.IntegerField(read_only=True, help_text="how many have answered")
+
+    class Meta:
+        model = TrainingRound
+        fields = [
+            "id",
+            "url",
+            "run",
+            "number",
+            "status",
+            "reason",
+            "num_due",
+            "num_in",
+            "opened_at",
+            "deadline_at",
+            "closed_at",
+            "aggregated_at",
+        ]
+
+    def get_reason(self, training_round: TrainingRound) -> str:
+        return reason_for(training_round, self.context["request"].user)
+
+
+class RunSerializer(serializers.ModelSerializer[TrainingRun]):
+    url = UrlField("api:run-detail")
+    reason = serializers.SerializerMethodField()
+    started_by = username()
+    num_rounds_done = serializers.IntegerField(read_only=True)
+    num_hospitals = serializers.IntegerField(read_only=True, help_text="that take part")
+
+    class Meta:
+        model = TrainingRun
+        fields = [
+            "id",
+            "url",
+            "study",
+            "mode",
+            "strategy",
+            "num_rounds",
+            "num_rounds_done",
+            "num_hospitals",
+            "seed",
+            "quorum",
+            "deadline_seconds",
+            "status",
+            "reason",
+            "plan_sha256",
+            "final_sha256",
+            "started_by",
+            "started_at",
+            "training_at",
+            "finished_at",
+        ]
+
+    def get_reason(self, run: TrainingRun) -> str:
+        return reason_for(run, self.context["request"].user)
+
+
+class RunCellSerializer(serializers.Serializer[Any]):
+    round = serializers.IntegerField()
+    status = serializers.CharField()
+    words = serializers.CharField()
+
+
+class RunHospitalSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    sits_out = serializers.BooleanField()
+    sits_out_because = serializers.CharField(help_text="of one's own hospital only for a doctor")
+    rounds = RunCellSerializer(many=True)
+
+
+class RunCurveSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    validation_auroc = serializers.ListField(child=serializers.FloatField(allow_null=True))
+
+
+class RunCurvesSerializer(serializers.Serializer[Any]):
+    after_rounds = serializers.ListField(child=serializers.IntegerField())
+    validation_loss = serializers.ListField(child=serializers.FloatField(allow_null=True))
+    train_loss = serializers.ListField(child=serializers.FloatField(allow_null=True))
+    hospitals = RunCurveSerializer(many=True)
+
+
+class RunDetailSerializer(RunSerializer):
+    """A run with what its page shows: rounds, hospitals, curves and, once made, the report."""
+
+    plan = serializers.DictField()
+    rounds = RoundSerializer(many=True, read_only=True)
+    hospitals = serializers.SerializerMethodField()
+    curves = serializers.SerializerMethodField()
+    report = serializers.SerializerMethodField()
+
+    class Meta(RunSerializer.Meta):
+        fields = [*RunSerializer.Meta.fields, "plan", "rounds", "hospitals", "curves", "report"]
+
+    _progress: RunProgress | None = None
+
+    def progress(self, run: TrainingRun) -> RunProgress:
+        if self._progress is None:
+            self._progress = progress_of(run, self.context["request"].user)
+        return self._progress
+
+    def get_reason(self, run: TrainingRun) -> str:
+        return self.progress(run).reason
+
+    @extend_schema_field(RunHospitalSerializer(many=True))
+    def get_hospitals(self, run: TrainingRun) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": hospital.name,
+                "sits_out": hospital.sits_out,
+                "sits_out_because": hospital.sits_out_because,
+                "rounds": [
+                    {"round": number, "status": cell.status, "words": cell.words}
+                    for number, cell in enumerate(hospital.cells)
+                    if cell.status != NOT_OPEN
+                ],
+            }
+            for hospital in self.progress(run).hospitals
+        ]
+
+    @extend_schema_field(RunCurvesSerializer)
+    def get_curves(self, run: TrainingRun) -> dict[str, Any]:
+        return self.progress(run).curves.as_json()
+
+    def get_report(self, run: TrainingRun) -> dict[str, Any] | None:
+        progress = self.progress(run)
+        if progress.pooled_row is None:
+            return None
+        details = progress.report_details
+        return {
+            "hospitals": [asdict(row) for row in progress.report_rows],
+            "all_together": asdict(progress.pooled_row),
+            "details": asdict(details) if details else None,
+        }
+
+
+class RunCreateSerializer(OfStudySerializer, EnvoysSerializer):
+    plan_sha256 = serializers.CharField(
+        max_length=64,
+        required=False,
+        help_text="of the packages to run; of the study's newest where not given",
+    )
+    seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
+    quorum = serializers.IntegerField(required=False, min_value=1, allow_null=True, default=None)
+    deadline_seconds = serializers.IntegerField(
+        required=False, default=3600, min_value=1, max_value=30 * 24 * 3600
+    )
+
+
+class AssignmentSerializer(serializers.ModelSerializer[RoundAssignment]):
+    url = UrlField("api:assignment-detail")
+    run = serializers.IntegerField(source="training_round.run_id", read_only=True)
+    envoy_name = serializers.CharField(source="envoy.name", read_only=True)
+
+    class Meta:
+        model = RoundAssignment
+        fields = [
+            "id",
+            "url",
+            "run",
+            "training_round",
+            "envoy",
+            "envoy_name",
+            "status",
+            "reason",
+            "attempt",
+            "submitted_at",
+        ]
+
+
+class AggregateSerializer(OfStudySerializer):
+    envoys = serializers.PrimaryKeyRelatedField(queryset=Envoy.objects.all(), many=True)
+
+
+class AggregatedSerializer(serializers.Serializer[Any]):
+    url = UrlField("api:round-detail", source="round", help_text="the round to watch")
+    round = serializers.IntegerField()
+    model_version = serializers.IntegerField(help_text="the number that the new version gets")
+
+
+class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
+    url = UrlField("api:model-version-detail")
+    approved_by = username()
+    round = serializers.IntegerField(source="training_round.number", read_only=True)
+
+    class Meta:
+        model = ModelVersion
+        fields = [
+            "id",
+            "url",
+            "study",
+            "envoy",
+            "number",
+            "state",
+            "run",
+            "round",
+            "storage_key",
+            "params_sha256",
+            "object_sha256",
+            "metrics",
+            "approved_by",
+            "approved_at",
+            "created_at",
+        ]
+
+
+class ModelVersionDetailSerializer(ModelVersionSerializer):
+    manifest = serializers.SerializerMethodField()
+
+    class Meta(ModelVersionSerializer.Meta):
+        fields = [*ModelVersionSerializer.Meta.fields, "manifest"]
+
+    def get_manifest(self, version: ModelVersion) -> dict[str, Any]:
+        """Schema, scaling and lineage; a doctor sees of the updates their own hospital's."""
+        manifest = dict(version.manifest)
+        user = self.context["request"].user
+        if user.role == User.Role.DOCTOR and "lineage" in manifest:
+            lineage = dict(manifest["lineage"])
+            updates = [u for u in lineage["updates"] if u["envoy"] == user.envoy.slug]
+            manifest["lineage"] = {**lineage, "updates": updates}
+        return manifest
+
+
+class DistributionSerializer(serializers.ModelSerializer[Distribution]):
+    url = UrlField("api:distribution-detail")
+    model_version = serializers.PrimaryKeyRelatedField[ModelVersion](
+        source="version", read_only=True
+    )
+    envoy_name = serializers.CharField(source="envoy.name", read_only=True)
+
+    class Meta:
+        model = Distribution
+        fields = [
+            "id",
+            "url",
+            "model_version",
+            "envoy",
+            "envoy_name",
+            "status",
+            "reason",
+            "seen_sha256",
+            "created_at",
+            "delivered_at",
+        ]
+
+
+class DistributeSerializer(EnvoysSerializer):
+    model_version = serializers.PrimaryKeyRelatedField(
+        queryset=ModelVersion.objects.of_federation()
+    )
+
+
+class DistributedSerializer(serializers.Serializer[Any]):
+    url = serializers.CharField(help_text="the list to watch")
+    distributions = DistributionSerializer(many=True)
+
+
+class EnvoyLineSerializer(serializers.Serializer[Any]):
+    envoy = EnvoyNameSerializer()
+    num_labelled_patients = serializers.IntegerField(
+        allow_null=True, help_text="null: not counted yet, or hidden, as too small"
+    )
+    approval = serializers.CharField(help_text="of its newest packages, in words")
+    newest_update_at = serializers.DateTimeField(allow_null=True)
+
+
+class StudyModelSerializer(serializers.Serializer[Any]):
+    study = serializers.CharField(source="study.name")
+    model_version = serializers.IntegerField(
+        source="version.pk", allow_null=True, default=None, help_text="the active one"
+    )
+    number = serializers.IntegerField(source="version.number", allow_null=True, default=None)
+    since = serializers.DateTimeField(allow_null=True)
+
+
+class FederationSummarySerializer(serializers.Serializer[Any]):
+    envoys = EnvoyLineSerializer(many=True)
+    num_active_envoys = serializers.IntegerField()
+    num_labelled_patients = serializers.IntegerField(
+        allow_null=True, help_text="null: not counted yet, or hidden, as too small"
+    )
+    active_runs = RunSerializer(many=True)
+    models = StudyModelSerializer(many=True)
+    num_approvals_waiting = serializers.IntegerField()
+    failed = TaskSerializer(many=True, help_text="only for who runs the federation")
+
+
+class PublishedLaunchSerializer(serializers.Serializer[Any]):
+    message = serializers.CharField()
+    run = serializers.IntegerField()
+    assignment = serializers.IntegerField()
+
+
+class PublishedVersionSerializer(serializers.Serializer[Any]):
+    message = serializers.CharField()
+    model_version = serializers.IntegerField()
+
+
+class PublishedDistributionSerializer(PublishedVersionSerializer):
+    envoys = serializers.ListField(child=serializers.CharField(), help_text="names of receivers")

@@ -31,6 +31,12 @@ bench-local: install
 attack: install
 	@$(BIN)/python -m federated.attack_report $(ARGS)
 
+bench-pages: install
+	@$(BIN)/python manage.py bench_pages $(ARGS)
+
+screens: install
+	@$(BIN)/python -m tests.screens $(ARGS)
+
 test: lint types contract migrations pytest
 
 lint: install

@@ -1,6 +1,8 @@
 """Rows by what a person calls them; where there is no such row, the error says which there are."""
 
-from envoys.models import Envoy, User
+from django.http import Http404
+
+from envoys.models import Envoy, EnvoyQuerySet, User
 from federated.errors import FederatedError
 
 
@@ -10,12 +12,27 @@ class UnknownNameError(FederatedError):
 
 def envoy_named(text: str) -> Envoy:
     """An envoy by name, slug or id, in this order."""
+    if envoy := find_envoy(text, Envoy.objects.standing()):
+        return envoy
+    known = ", ".join(Envoy.objects.standing().values_list("name", flat=True)) or "none yet"
+    raise UnknownNameError(f"There is no envoy {text!r}. There are: {known}.")
+
+
+def find_envoy(text: str, envoys: EnvoyQuerySet) -> Envoy | None:
+    """Of these envoys the one of this name, slug or id, in this order."""
     fields = ["name", "slug", *(["pk"] if text.isascii() and text.isdigit() else [])]
     for field in fields:
-        if envoy := Envoy.objects.filter(**{field: text}).first():
+        if envoy := envoys.filter(**{field: text}).first():
             return envoy
-    known = ", ".join(Envoy.objects.values_list("name", flat=True)) or "none yet"
-    raise UnknownNameError(f"There is no envoy {text!r}. There are: {known}.")
+    return None
+
+
+def visible_envoy(user: User, text: str) -> Envoy:
+    """The envoy that a call's path names, if this person may see it: a stranger's is a 404."""
+    envoy = find_envoy(text, Envoy.objects.standing().visible_to(user))
+    if envoy is None:
+        raise Http404
+    return envoy
 
 
 def user_named(username: str) -> User:

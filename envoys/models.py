@@ -1,8 +1,12 @@
 import secrets
+from datetime import timedelta
 from typing import Self
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.utils import timezone
+
+from envoys.encryption import EncryptedTextField
 
 
 def new_serial_id() -> str:
@@ -12,6 +16,10 @@ def new_serial_id() -> str:
 class EnvoyQuerySet(models.QuerySet["Envoy"]):
     def active(self) -> Self:
         return self.filter(status=Envoy.Status.ACTIVE)
+
+    def standing(self) -> Self:
+        """Without those that were deleted, of which only the name in old runs remains."""
+        return self.exclude(status=Envoy.Status.DELETED)
 
     def visible_to(self, user: "User") -> Self:
         """Every envoy for who runs the federation, a doctor's own, none for a stranger."""
@@ -34,6 +42,7 @@ class Envoy(models.Model):
     class Status(models.TextChoices):
         ACTIVE = "ACTIVE", "Active"
         SUSPENDED = "SUSPENDED", "Suspended"
+        DELETED = "DELETED", "Deleted"
 
     name = models.CharField(max_length=200, unique=True)
     slug = models.SlugField(max_length=80, unique=True)
@@ -58,6 +67,21 @@ class Envoy(models.Model):
     @property
     def storage_prefix(self) -> str:
         return self.prefix.strip("/") or f"envoys/{self.slug}"
+
+    @property
+    def known_as(self) -> tuple[str, str]:
+        """Name and slug as old records have them: a deleted hospital's are free for another."""
+        return (
+            self.name.removesuffix(f" (deleted, no. {self.pk})"),
+            self.slug.removesuffix(f"-deleted-{self.pk}"),
+        )
+
+    def mark_deleted(self) -> None:
+        """Free name and slug; its objects stay where they are until they are erased."""
+        self.status = self.Status.DELETED
+        self.prefix = self.storage_prefix
+        self.name = f"{self.name[:170]} (deleted, no. {self.pk})"
+        self.slug = f"{self.slug[:60]}-deleted-{self.pk}"
 
 
 class User(AbstractUser):
@@ -98,3 +122,42 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.happened_at:%Y-%m-%d %H:%M} {self.action} {self.target}"
+
+
+class IdempotentCall(models.Model):
+    """The answer to a call that was sent with an `Idempotency-Key`, to be given again."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=200)
+    fingerprint = models.CharField(max_length=64)  # of method, path and body
+    status_code = models.PositiveSmallIntegerField(default=0)  # 0: still being worked on
+    answer = EncryptedTextField(blank=True)  # JSON; a patient may be in it
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="one_call_per_key")]
+
+    def __str__(self) -> str:
+        return f"call {self.pk}"
+
+
+class WorkerSign(models.Model):
+    """The newest sign of life of a worker: one row a worker, renewed every few seconds."""
+
+    hostname = models.CharField(max_length=120, unique=True)
+    queues = models.JSONField(default=list)
+    num_processes = models.PositiveIntegerField(default=1)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    SILENT_AFTER = timedelta(seconds=45)  # three signs and a half
+
+    class Meta:
+        ordering = ["hostname"]
+
+    def __str__(self) -> str:
+        return self.hostname
+
+    @property
+    def is_silent(self) -> bool:
+        return timezone.now() - self.seen_at > self.SILENT_AFTER

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,9 +64,14 @@ def director_storage() -> Storage:
 
 
 def envoy_storage(envoy: Envoy) -> Storage:
-    """The envoy's part of its own bucket, of the envoys' default bucket, or of the director's."""
+    """The envoy's part of its bucket."""
+    return _storage(bucket_of(envoy), envoy.storage_prefix, envoy.region)
+
+
+def bucket_of(envoy: Envoy) -> str:
+    """The envoy's own bucket, the envoys' default bucket, or the director's."""
     bucket = envoy.bucket or settings.ENVOY_S3_BUCKET_NAME or settings.DIRECTOR_S3_BUCKET_NAME
-    return _storage(bucket or DIRECTOR_FOLDER, envoy.storage_prefix, envoy.region)
+    return bucket or DIRECTOR_FOLDER
 
 
 def write_object(storage: Storage, key: str, content: bytes | BinaryIO) -> str:
@@ -119,6 +125,28 @@ def object_exists(storage: Storage, key: str) -> bool:
     check_key(key)
     with storage_errors(storage, key, "looked up"):
         return bool(storage.exists(key))
+
+
+def has_objects(storage: Storage) -> bool:
+    """Whether anything lies in it. Raises StorageError."""
+    with storage_errors(storage, "its list of objects", "read"):
+        if isinstance(storage, FolderStorage):
+            return any(path.is_file() for path in Path(storage.location).rglob("*"))
+        return any(True for _ in _s3_objects(storage).limit(1))
+
+
+def delete_objects(storage: Storage) -> None:
+    """Delete everything in it; safe to do again after half of it. Raises StorageError."""
+    with storage_errors(storage, "an object", "deleted"):
+        if not isinstance(storage, FolderStorage):
+            _s3_objects(storage).delete()  # a thousand in a request
+        elif Path(storage.location).exists():
+            shutil.rmtree(storage.location)
+
+
+def _s3_objects(storage: Any) -> Any:
+    # With the slash: "envoys/oslo" is not to match "envoys/oslo-2".
+    return storage.bucket.objects.filter(Prefix=f"{storage.location}/")
 
 
 def check_key(key: str) -> None:

@@ -10,17 +10,21 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from celery import Task
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
+
+from envoys import audit
+from envoys.errors import NotNowError
+from envoys.models import Envoy, User
 
 MAX_ATTEMPTS = 10
 
@@ -51,6 +55,9 @@ class WorkQuerySet(models.QuerySet[Any]):
             leased_until=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS),
         )
         return list(self.filter(holder=holder, status=self.model.WORKING).order_by("pk"))
+
+    def failed(self) -> Self:
+        return self.filter(status="FAILED")
 
     def renew(self, holder: str) -> int:
         return self.filter(holder=holder, status=self.model.WORKING).update(
@@ -150,23 +157,99 @@ class Progress:
 class WorkKind:
     model: type[LeasedWork]
     task: Task
+    title: str  # what is being done, for the page
+    about: str  # the field of what it is done for, as `select_related` takes it
+    retry: Callable[..., object] | None  # where rows have rules of their own; else `retry` does it
+    failed: Callable[[], WorkQuerySet]  # what has failed and can still be retried
+    for_deleted: bool  # goes on after what it is done for has been deleted
+
+    @property
+    def name(self) -> str:
+        return str(self.model._meta.model_name)
+
+    def about_of(self, row: LeasedWork) -> str:
+        """What a row's work is done for, as a hospital; never a patient."""
+        return str(getattr(row, self.about.partition("__")[0]) or row)
 
 
 _kinds: list[WorkKind] = []
 
 
-def register(model: type[LeasedWork], task: Task) -> None:
+def register(
+    model: type[LeasedWork],
+    task: Task,
+    *,
+    title: str = "",
+    about: str = "envoy",
+    retry: Callable[..., object] | None = None,
+    failed: Callable[[], WorkQuerySet] | None = None,
+    for_deleted: bool = False,
+) -> None:
     """Let the sweeper look after a kind of work, whose task takes the id of a row.
 
     Called by the app that owns the rows.
+
+    Args:
+        title: what is being done; the model's name where not given.
+        about: the foreign key to what it is done for, with what its `str` needs.
+        retry: `retry(row, retried_by=…)`, for work that somebody else than the sweeper hands out.
+        failed: what has failed and can still be retried; everything that has, where not given.
+        for_deleted: it goes on after the hospital that it is done for has been deleted.
     """
-    _kinds.append(WorkKind(model, task))
+    title = title or str(model._meta.verbose_name).capitalize()
+    _kinds.append(
+        WorkKind(model, task, title, about, retry, failed or model.objects.failed, for_deleted)
+    )
+
+
+def kinds() -> tuple[WorkKind, ...]:
+    """Every kind of work there is, in the order in which the apps are installed."""
+    return tuple(_kinds)
+
+
+def kind_of(row: LeasedWork) -> WorkKind:
+    return next(kind for kind in _kinds if kind.model is type(row))
+
+
+def retry(row: LeasedWork, *, retried_by: User | None) -> LeasedWork:
+    """Do again what has failed, counted from the first attempt.
+
+    Raises:
+        NotNowError: it has not failed, or what it was done for is gone.
+    """
+    kind = kind_of(row)
+    if kind.retry:
+        kind.retry(row, retried_by=retried_by)
+        row.refresh_from_db()
+        return row
+    envoy = getattr(row, "envoy", None)
+    if envoy and envoy.status == Envoy.Status.DELETED and not kind.for_deleted:
+        raise NotNowError(f"{envoy} is deleted: there is nothing left to do it with")
+    with transaction.atomic():
+        failed = kind.model.objects.filter(pk=row.pk, status="FAILED")
+        if not failed.update(
+            status=kind.model.PENDING,
+            reason="",
+            attempt=0,
+            num_done=0,
+            leased_until=None,
+            enqueued_at=timezone.now(),
+        ):
+            row.refresh_from_db()
+            status = row.get_status_display().lower()
+            raise NotNowError(f"only work that has failed can be retried: this is {status}")
+        audit.record(retried_by, "retried work", row)
+        kind.task.delay_on_commit(row.pk)
+    row.refresh_from_db()
+    return row
 
 
 def enqueue_due() -> int:
     """Enqueue again whatever waits or was dropped, within reason; returns how many rows."""
     num_enqueued = 0
     for kind in _kinds:
+        if kind.retry:
+            continue  # somebody else hands it out
         kind.model.objects.give_up()
         ids = list(kind.model.objects.due().order_by("pk").values_list("pk", flat=True))
         if ids:

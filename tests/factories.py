@@ -4,16 +4,20 @@ import hashlib
 from itertools import count
 from typing import Any
 
+from django.utils import timezone
 from django.utils.text import slugify
 
-from diagnoses.models import Admission, Diagnosis, Patient, Snapshot
+from diagnoses.models import Admission, Diagnosis, Import, Patient, Snapshot, Upload
 from envoys.models import Envoy, User
+from inference.models import InferenceRun, Prediction
 from training.models import (
+    Distribution,
     ModelVersion,
     ReceivedUpdate,
     RoundAssignment,
     RunParticipant,
     Study,
+    StudyMembership,
     TrainingRound,
     TrainingRun,
 )
@@ -156,4 +160,67 @@ def make_version(training_round: TrainingRound | None = None, **values: Any) -> 
     values.setdefault("manifest", {})
     return ModelVersion.objects.create(
         study=run.study, run=run, training_round=training_round, **values
+    )
+
+
+def make_import(envoy: Envoy | None = None, **values: Any) -> Import:
+    values.setdefault("status", Import.Status.COMPLETE)
+    values.setdefault("source_sha256", sha256_of(f"import {next(_number)}"))
+    values.setdefault("source_name", "cohort")
+    return Import.objects.create(envoy=envoy or make_envoy(), **values)
+
+
+def make_upload(envoy: Envoy | None = None, **values: Any) -> Upload:
+    """Files that have been checked without a problem and wait to be confirmed."""
+    values.setdefault("status", Upload.Status.COMPLETE)
+    values.setdefault("num_admissions", 1)
+    values.setdefault("num_diagnoses", 1)
+    return Upload.objects.create(envoy=envoy or make_envoy(), **values)
+
+
+def make_membership(
+    study: Study | None = None, envoy: Envoy | None = None, **values: Any
+) -> StudyMembership:
+    """A package that waits for the hospital's answer."""
+    study = study or make_study()
+    values.setdefault("plan", {"study": study.name})
+    values.setdefault("plan_sha256", sha256_of(values["plan"]))
+    values.setdefault("package_sha256", sha256_of(f"package {next(_number)}"))
+    values.setdefault("packaged_at", timezone.now())
+    return StudyMembership.objects.create(study=study, envoy=envoy or make_envoy(), **values)
+
+
+def make_distribution(
+    version: ModelVersion | None = None, envoy: Envoy | None = None, **values: Any
+) -> Distribution:
+    """A version that has arrived, unless a status says otherwise."""
+    version = version or make_version()
+    values.setdefault("status", Distribution.Status.COMPLETE)
+    if values["status"] == Distribution.Status.COMPLETE:
+        values.setdefault("seen_sha256", version.object_sha256)
+        values.setdefault("delivered_at", timezone.now())
+    return Distribution.objects.create(version=version, envoy=envoy or make_envoy(), **values)
+
+
+def make_inference_run(
+    version: ModelVersion | None = None, envoy: Envoy | None = None, **values: Any
+) -> InferenceRun:
+    values.setdefault("status", InferenceRun.Status.COMPLETE)
+    return InferenceRun.objects.create(
+        model_version=version or make_version(), envoy=envoy or make_envoy(), **values
+    )
+
+
+def make_prediction(
+    version: ModelVersion | None = None, admission: Admission | None = None, **values: Any
+) -> Prediction:
+    """High, most probably."""
+    admission = admission or make_admission()
+    values.setdefault("probabilities", [0.1, 0.2, 0.7])
+    values.setdefault("predicted_class", 2)
+    return Prediction.objects.create(
+        model_version=version or make_version(),
+        admission=admission,
+        envoy_id=admission.envoy_id,
+        **values,
     )

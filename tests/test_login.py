@@ -13,7 +13,10 @@ def test_a_user_logs_in_is_named_on_the_page_and_logs_out(client):
     response = client.post(
         reverse("login"), {"username": "amina", "password": PASSWORD}, follow=True
     )
-    assert response.redirect_chain == [(reverse("home"), 302)]
+    assert response.redirect_chain == [
+        (reverse("home"), 302),
+        (reverse("inference:hospital-dashboard"), 302),
+    ]
     content = response.content.decode()
     assert "amina" in content
     assert "Doctor, Kisumu County" in content

@@ -31,6 +31,8 @@ def test_patients_with_an_outcome_are_counted_once(target):
         if target.label_of(record) is not None
     }
     assert count_labelled_patients(envoy.pk, target.name) == len(labelled) > 0
+    assert count_labelled_patients(envoy.pk, target.name, 1) == 1
+    assert count_labelled_patients(envoy.pk, target.name, 10**6) == len(labelled)
 
 
 def test_a_patient_without_an_admission_is_no_record_and_no_obstacle():

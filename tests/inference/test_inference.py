@@ -121,7 +121,7 @@ def test_serving_gives_the_probabilities_that_training_scores(version, hospitals
 
 
 def test_a_whole_hospital_is_scored_and_counted(version, hospitals, queue, monkeypatch):
-    monkeypatch.setattr("inference.services.ADMISSIONS_AT_ONCE", 50)
+    monkeypatch.setattr("inference.services.predictions.ADMISSIONS_AT_ONCE", 50)
     doctor = make_user(envoy=hospitals[0])
     num_admissions = hospitals[0].admissions.count()
     inference_run = request_inference(hospitals[0], version, requested_by=doctor)

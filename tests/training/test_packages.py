@@ -6,8 +6,8 @@ import tarfile
 
 import pytest
 
-from envoys.errors import StorageError
-from envoys.models import Envoy, User
+from envoys.errors import NotNowError, StorageError
+from envoys.models import AuditEvent, Envoy, User
 from federated.params import from_bytes, params_sha256
 from federated.plan import TrainingPlan, plan_sha256
 from federated.rounds import first_params
@@ -152,3 +152,44 @@ def test_a_suspended_hospital_has_no_standing_approval(study, membership, envoy)
     envoy.save(update_fields=["status"])
     with pytest.raises(TrainingError, match="Alpha is suspended"):
         services.standing_approval(study, envoy)
+
+
+def test_only_a_doctor_of_the_hospital_refuses_and_says_why(study, membership, envoy):
+    doctor = make_user(envoy=envoy)
+    for user in (make_user(), make_user(User.Role.DATA_SCIENTIST)):
+        with pytest.raises(NotApprovedError, match="only a doctor of Alpha can refuse"):
+            services.refuse_package(membership, refused_by=user, reason="too many rounds")
+    with pytest.raises(NotNowError, match="say why"):
+        services.refuse_package(membership, refused_by=doctor, reason="  ")
+    assert StudyMembership.objects.waiting().get() == membership
+
+    services.refuse_package(membership, refused_by=doctor, reason=" too many rounds ")
+    assert (membership.refused_by, membership.refusal_reason) == (doctor, "too many rounds")
+    assert not StudyMembership.objects.waiting().exists()
+    with pytest.raises(NotApprovedError, match=r"Alpha has refused the plan .*: package another"):
+        services.standing_approval(study, envoy)
+
+
+def test_approving_later_takes_the_refusal_back(study, membership, envoy):
+    doctor = make_user(envoy=envoy)
+    services.refuse_package(membership, refused_by=doctor, reason="too many rounds")
+    services.approve_package(membership, approved_by=doctor, plan_hash=membership.plan_sha256)
+    standing = services.standing_approval(study, envoy)
+    assert (standing.refused_at, standing.refused_by, standing.refusal_reason) == (None, None, "")
+    with pytest.raises(NotNowError, match="revoke the approval"):
+        services.refuse_package(membership, refused_by=doctor, reason="changed my mind")
+    services.revoke_approval(membership, revoked_by=doctor)
+    services.refuse_package(membership, refused_by=doctor, reason="changed my mind")
+
+
+def test_a_hospital_that_cannot_be_reached_does_not_stop_the_others(study, envoy):
+    away = make_envoy(name="Away")
+    break_storage(away)
+    scientist = make_user(User.Role.DATA_SCIENTIST)
+    plan = services.plan_for(study)
+    packaged = services.package_envoys(study, [envoy, away], plan, packaged_by=scientist)
+    assert [membership.envoy for membership in packaged.memberships] == [envoy]
+    assert packaged.problems[0].startswith("Away: ")
+    assert AuditEvent.objects.get().user == scientist
+    with pytest.raises(NotNowError, match="choose at least one"):
+        services.package_envoys(study, [], plan, packaged_by=scientist)

@@ -415,38 +415,38 @@ def test_a_longer_run_of_more_hospitals_takes_no_more_queries(
         client.get(url(name, run))
 
 
-def test_the_home_page_lists_the_visible_runs_newest_first(client, run, alpha, beta):
+def test_the_list_has_the_visible_runs_newest_first(client, run, alpha, beta):
     make_round(run, status=AGGREGATED)
     newer = make_run(num_rounds=5)
     make_participant(newer, beta)
     client.force_login(make_user(User.Role.DATA_SCIENTIST))
-    text = text_of(client.get(reverse("home")))
+    text = text_of(client.get(reverse("training:run-list")))
     assert text.index(f"#{newer.pk}") < text.index(f"#{run.pk}")
     assert "1 of 3 rounds 2 " in text  # two hospitals take part
     login_doctor(client, alpha)
-    text = text_of(client.get(reverse("home")))
+    text = text_of(client.get(reverse("training:run-list")))
     assert f"#{run.pk}" in text
     assert f"#{newer.pk}" not in text
 
 
-def test_the_home_page_takes_no_more_queries_for_more_runs(
+def test_the_list_takes_no_more_queries_for_more_runs(
     client, scientist, run, alpha, django_assert_max_num_queries
 ):
     for _ in range(30):
         make_participant(make_run(), alpha)
     with django_assert_max_num_queries(5):
-        text = text_of(client.get(reverse("home")))
+        text = text_of(client.get(reverse("training:run-list")))
     assert "Page 1 of 2" in text
 
 
-def test_without_a_run_the_home_page_says_what_to_do_next(client, alpha):
+def test_without_a_run_the_list_says_what_to_do_next(client, alpha):
     client.force_login(make_user(User.Role.DATA_SCIENTIST))
-    assert "make demo" in text_of(client.get(reverse("home")))
+    assert "make demo" in text_of(client.get(reverse("training:run-list")))
     login_doctor(client, alpha)
-    assert "Alpha takes part in" in text_of(client.get(reverse("home")))
+    assert "Alpha takes part in" in text_of(client.get(reverse("training:run-list")))
     client.force_login(make_user(User.Role.PUBLIC_HEALTH, username="unassigned"))
     User.objects.filter(username="unassigned").update(role=User.Role.DOCTOR)
-    assert "Ask an administrator" in text_of(client.get(reverse("home")))
+    assert "Ask an administrator" in text_of(client.get(reverse("training:run-list")))
 
 
 def test_the_time_taken_stops_when_the_run_ends(client, scientist, run):
@@ -462,7 +462,7 @@ def test_no_page_holds_an_inline_script_or_style(client, run, alpha):
     TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
     pages = [client.get(reverse("login"))]
     client.force_login(make_user(User.Role.DATA_SCIENTIST))
-    pages += [client.get(reverse("home")), client.get("/no-such-page")]
+    pages += [client.get(reverse("training:run-list")), client.get("/no-such-page")]
     pages += [client.get(url(name, run)) for name in RUN_PAGES[:2]]
     for page in pages:
         policy = page.headers["Content-Security-Policy"].split("; ")

@@ -1,0 +1,500 @@
+"""Who may do what: the one list that pages, API, published paths and admin ask.
+
+An action is something a person does; it names who may, and every route that does it. A route that
+is in no action answers 404 to everybody: forgetting it here closes it. Which rows one may do it to
+is the business of `visible_to`: another hospital's row is a 404 too.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+
+from envoys.models import User
+
+DOCTOR = User.Role.DOCTOR
+DATA_SCIENTIST = User.Role.DATA_SCIENTIST
+PUBLIC_HEALTH = User.Role.PUBLIC_HEALTH
+ADMINISTRATOR = User.Role.ADMINISTRATOR
+
+
+class Capability(Enum):
+    """A row of the table of roles; a doctor's is always their own hospital's part."""
+
+    ANYONE = "anyone"
+    SIGNED_IN = "whoever is logged in"
+    PATIENTS = "patients, diagnoses and predictions of one's own hospital"
+    APPROVAL = "answer for one's own hospital's part"
+    FIGURES = "counts and metrics, cells under 10 suppressed"
+    PACKAGES = "read what hospitals are asked to approve"
+    SCORING = "have a hospital scored"
+    FEDERATION = "envoys, studies, runs, release, distribution, inference at scale"
+    ACCOUNTS = "users and audit"
+
+
+ROLES: dict[Capability, frozenset[str]] = {
+    Capability.PATIENTS: frozenset({DOCTOR}),
+    Capability.APPROVAL: frozenset({DOCTOR}),
+    Capability.FIGURES: frozenset({DOCTOR, DATA_SCIENTIST, PUBLIC_HEALTH, ADMINISTRATOR}),
+    Capability.PACKAGES: frozenset({DOCTOR, DATA_SCIENTIST, ADMINISTRATOR}),
+    Capability.SCORING: frozenset({DOCTOR, DATA_SCIENTIST, ADMINISTRATOR}),
+    Capability.FEDERATION: frozenset({DATA_SCIENTIST, ADMINISTRATOR}),
+    Capability.ACCOUNTS: frozenset({ADMINISTRATOR}),
+}
+OF_A_HOSPITAL = frozenset({Capability.PATIENTS, Capability.APPROVAL})
+
+
+def may(user: User | AnonymousUser, capability: Capability) -> bool:
+    """Whether a person may do this at all; to which rows, `visible_to` says."""
+    if capability is Capability.ANYONE:
+        return True
+    if not isinstance(user, User) or not user.is_active:
+        return False
+    if capability is Capability.SIGNED_IN:
+        return True
+    if capability in OF_A_HOSPITAL and user.envoy_id is None:
+        return False  # an administrator has not said which hospital yet
+    return user.role in ROLES[capability]
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a person does, who may, and by which routes: "METHOD namespace:name"."""
+
+    name: str
+    capability: Capability
+    routes: tuple[str, ...]
+    # Why a page has no call: the browser's own business, or a step of another action.
+    page_only: str = ""
+
+    @property
+    def pages(self) -> list[str]:
+        return [route for route in self.routes if not is_call(route) and not is_published(route)]
+
+    @property
+    def calls(self) -> list[str]:
+        return [route for route in self.routes if is_call(route)]
+
+
+def is_call(route: str) -> bool:
+    return route.partition(" ")[2].startswith("api:")
+
+
+def is_published(route: str) -> bool:
+    return route.partition(" ")[2].startswith("published:")
+
+
+def action(name: str, capability: Capability, *routes: str, page_only: str = "") -> Action:
+    return Action(name, capability, routes, page_only)
+
+
+C = Capability
+
+ACTIONS: tuple[Action, ...] = (
+    # The site itself
+    action("ask whether it runs", C.ANYONE, "GET healthz", page_only="for machines as it is"),
+    action(
+        "log in",
+        C.ANYONE,
+        "GET login",
+        "POST login",
+        "POST api:token",
+        "POST api:token-refresh",
+        "POST published:login",
+    ),
+    action("log out", C.ANYONE, "POST logout", "POST api:token-revoke"),
+    action(
+        "ask for an account",
+        C.ANYONE,
+        "GET account-register",
+        "POST account-register",
+        "GET account-registered",
+        "POST api:account-register",
+        "POST published:register",
+    ),
+    action(
+        "change one's password",
+        C.SIGNED_IN,
+        "GET password_change",
+        "POST password_change",
+        "GET password_change_done",
+        "POST api:password-change",
+    ),
+    action("see who one is", C.SIGNED_IN, "GET home", "GET api:me"),
+    action(
+        "read the API's description",
+        C.ANYONE,
+        "GET api-schema",
+        "GET docs",
+        "GET redoc",
+        page_only="it describes the calls",
+    ),
+    action("use the admin", C.FEDERATION, "* admin:*", page_only="rows, not actions"),
+    # A hospital's patients
+    action(
+        "see the hospital at a glance",
+        C.PATIENTS,
+        "GET inference:hospital-dashboard",
+        "GET api:hospital-summary",
+    ),
+    action(
+        "list patients",
+        C.PATIENTS,
+        "GET inference:patient-list",
+        "POST inference:patient-list",
+        "GET api:patient-list",
+        "GET published:patient-list",
+    ),
+    action("see a patient", C.PATIENTS, "GET inference:patient-detail", "GET api:patient-detail"),
+    action(
+        "register a patient",
+        C.PATIENTS,
+        "GET diagnoses:patient-register",
+        "POST diagnoses:patient-register",
+        "POST api:patient-list",
+        "POST published:patient-register",
+    ),
+    action(
+        "edit a patient",
+        C.PATIENTS,
+        "GET diagnoses:patient-edit",
+        "POST diagnoses:patient-edit",
+        "PATCH api:patient-detail",
+    ),
+    action(
+        "see admissions",
+        C.PATIENTS,
+        "GET inference:patient-detail",
+        "GET api:admission-list",
+        "GET api:admission-detail",
+    ),
+    action(
+        "admit a patient",
+        C.PATIENTS,
+        "GET diagnoses:admission-create",
+        "POST diagnoses:admission-create",
+        "POST api:admission-list",
+    ),
+    action(
+        "discharge a patient",
+        C.PATIENTS,
+        "GET diagnoses:admission-discharge",
+        "POST diagnoses:admission-discharge",
+        "POST api:admission-discharge",
+    ),
+    action(
+        "take a discharge back",
+        C.PATIENTS,
+        "POST diagnoses:admission-reopen",
+        "POST api:admission-reopen",
+    ),
+    action(
+        "give one's own risk level",
+        C.PATIENTS,
+        "POST diagnoses:admission-risk-level",
+        "PATCH api:admission-detail",
+    ),
+    action(
+        "see diagnoses",
+        C.PATIENTS,
+        "GET inference:patient-detail",
+        "GET api:diagnosis-list",
+        "GET api:diagnosis-detail",
+    ),
+    action(
+        "record a diagnosis",
+        C.PATIENTS,
+        "POST diagnoses:diagnosis-create",
+        "POST api:diagnosis-list",
+        "POST published:diagnosis-create",
+    ),
+    action(
+        "strike out a diagnosis",
+        C.PATIENTS,
+        "POST diagnoses:diagnosis-strike-out",
+        "POST api:diagnosis-strike-out",
+    ),
+    action(
+        "take a strike-out back",
+        C.PATIENTS,
+        "POST diagnoses:diagnosis-restore",
+        "POST api:diagnosis-restore",
+    ),
+    action(
+        "search the ICD",
+        C.SIGNED_IN,
+        "GET diagnoses:icd-code-search",
+        "GET api:icd-code-list",
+        "GET api:icd-code-detail",
+    ),
+    action(
+        "see a patient's risk",
+        C.PATIENTS,
+        "GET inference:patient-detail",
+        "GET inference:patient-risk",
+        "GET api:prediction-list",
+        "GET api:prediction-detail",
+        "GET published:inference-global",
+        "GET published:inference-envoy-model",
+    ),
+    action(
+        "see exports",
+        C.PATIENTS,
+        "GET diagnoses:export-list",
+        "GET diagnoses:export-live",
+        "GET api:export-list",
+        "GET api:export-detail",
+    ),
+    action(
+        "export to storage",
+        C.PATIENTS,
+        "POST diagnoses:export-create",
+        "POST api:export-list",
+        "POST published:export-create",
+    ),
+    action(
+        "see imports",
+        C.PATIENTS,
+        "GET diagnoses:import-list",
+        "GET diagnoses:import-detail",
+        "GET diagnoses:import-live",
+        "GET api:import-list",
+        "GET api:import-detail",
+    ),
+    action(
+        "upload files",
+        C.PATIENTS,
+        "GET diagnoses:import-create",
+        "POST diagnoses:import-create",
+        "POST api:import-list",
+    ),
+    action(
+        "import what was checked",
+        C.PATIENTS,
+        "POST diagnoses:import-confirm",
+        "POST api:import-confirm",
+    ),
+    action(
+        "discard an upload",
+        C.PATIENTS,
+        "POST diagnoses:import-discard",
+        "POST api:import-discard",
+    ),
+    # A hospital's answer to a training package
+    action(
+        "read packages",
+        C.PACKAGES,
+        "GET training:package-list",
+        "GET training:package-detail",
+        "GET api:package-list",
+        "GET api:package-detail",
+        "GET api:approval-list",
+        "GET api:approval-detail",
+    ),
+    action(
+        "approve a package",
+        C.APPROVAL,
+        "POST training:package-approve",
+        "POST api:approval-list",
+    ),
+    action(
+        "refuse a package",
+        C.APPROVAL,
+        "POST training:package-refuse",
+        "POST api:approval-refuse",
+    ),
+    action(
+        "revoke an approval",
+        C.APPROVAL,
+        "POST training:package-revoke",
+        "POST api:approval-revoke",
+    ),
+    # Scoring
+    action(
+        "see inference runs",
+        C.SCORING,
+        "GET inference:inference-run-list",
+        "GET inference:inference-run-live",
+        "GET api:inference-run-list",
+        "GET api:inference-run-detail",
+    ),
+    action(
+        "have a hospital scored",
+        C.SCORING,
+        "POST inference:inference-run-create",
+        "POST api:inference-run-list",
+    ),
+    # Counts and metrics
+    action(
+        "see envoys",
+        C.FIGURES,
+        "GET training:envoy-list",
+        "GET training:envoy-detail",
+        "GET api:envoy-list",
+        "GET api:envoy-detail",
+        "GET published:envoy-list",
+    ),
+    action(
+        "see studies",
+        C.FIGURES,
+        "GET training:study-list",
+        "GET training:study-detail",
+        "GET api:study-list",
+        "GET api:study-detail",
+    ),
+    action(
+        "see runs",
+        C.FIGURES,
+        "GET training:run-list",
+        "GET training:run-detail",
+        "GET training:run-live",
+        "GET training:run-curves",
+        "GET api:run-list",
+        "GET api:run-detail",
+        "GET api:round-list",
+        "GET api:round-detail",
+    ),
+    action(
+        "see model versions",
+        C.FIGURES,
+        "GET training:model-version-list",
+        "GET training:model-version-detail",
+        "GET training:model-version-live",
+        "GET api:model-version-list",
+        "GET api:model-version-detail",
+        "GET api:distribution-list",
+        "GET api:distribution-detail",
+    ),
+    action(
+        "see the federation at a glance",
+        C.FIGURES,
+        "GET training:federation-dashboard",
+        "GET api:federation-summary",
+    ),
+    # Running the federation
+    action(
+        "invite an envoy",
+        C.FEDERATION,
+        "GET envoys:envoy-create",
+        "POST envoys:envoy-create",
+        "POST api:envoy-list",
+        "POST published:envoy-create",
+    ),
+    action(
+        "edit an envoy",
+        C.FEDERATION,
+        "GET envoys:envoy-edit",
+        "POST envoys:envoy-edit",
+        "PATCH api:envoy-detail",
+    ),
+    action("suspend an envoy", C.FEDERATION, "POST envoys:envoy-suspend", "POST api:envoy-suspend"),
+    action(
+        "let a suspended envoy return",
+        C.FEDERATION,
+        "POST envoys:envoy-resume",
+        "POST api:envoy-resume",
+    ),
+    action(
+        "delete an envoy",
+        C.FEDERATION,
+        "GET inference:envoy-delete",
+        "POST inference:envoy-delete",
+        "DELETE api:envoy-detail",
+    ),
+    action(
+        "make a study",
+        C.FEDERATION,
+        "GET training:study-create",
+        "POST training:study-create",
+        "POST api:study-list",
+    ),
+    action(
+        "package a training",
+        C.FEDERATION,
+        "GET training:package-create",
+        "POST training:package-create",
+        "POST api:package-list",
+    ),
+    action(
+        "start a run",
+        C.FEDERATION,
+        "GET training:run-create",
+        "POST training:run-create",
+        "POST api:run-list",
+    ),
+    action("stop a run", C.FEDERATION, "POST training:run-stop", "POST api:run-stop"),
+    action(
+        "retry one hospital",
+        C.FEDERATION,
+        "POST training:assignment-retry",
+        "POST api:assignment-retry",
+    ),
+    action(
+        "train one envoy by hand",
+        C.FEDERATION,
+        "GET training:manual-round",
+        "GET training:manual-round-live",
+        "POST training:envoy-launch",
+        "GET api:assignment-list",
+        "GET api:assignment-detail",
+        "POST api:envoy-launch",
+        "POST published:envoy-launch",
+    ),
+    action(
+        "aggregate chosen envoys",
+        C.FEDERATION,
+        "POST training:round-aggregate",
+        "POST api:round-aggregate",
+        "POST published:aggregate",
+    ),
+    action(
+        "release and distribute a version",
+        C.FEDERATION,
+        "POST training:model-version-distribute",
+        "POST api:distribution-list",
+        "POST published:distribute",
+    ),
+    action(
+        "watch the tasks",
+        C.FEDERATION,
+        "GET envoys:task-list",
+        "GET envoys:task-list-live",
+        "GET api:task-list",
+        "GET api:task-detail",
+        "GET api:worker-list",
+    ),
+    action("retry a task", C.FEDERATION, "POST envoys:task-retry", "POST api:task-retry"),
+)
+
+
+@cache
+def _capabilities() -> dict[str, dict[str, list[Capability]]]:
+    """View name -> method -> who may: several actions may share a page, and either opens it."""
+    table: dict[str, dict[str, list[Capability]]] = {}
+    for each in ACTIONS:
+        for route in each.routes:
+            method, _, name = route.partition(" ")
+            table.setdefault(name, {}).setdefault(method, []).append(each.capability)
+    return table
+
+
+def capabilities_of(view_name: str, method: str) -> list[Capability]:
+    """Of which capabilities one opens a route; none for a route that is in no action.
+
+    A method that a route does not have is judged as the route's others are: who may use the route
+    learns from the view that the method is wrong, and nobody else learns that there is a route.
+    """
+    methods = _capabilities().get(view_name)
+    if methods is None:
+        namespace = view_name.rpartition(":")[0]
+        methods = _capabilities().get(f"{namespace}:*", {})
+    method = "GET" if method == "HEAD" else method
+    if method in methods:
+        return methods[method]
+    return methods.get("*") or [each for several in methods.values() for each in several]
+
+
+def may_use(user: Any, view_name: str, method: str) -> bool:
+    return any(may(user, capability) for capability in capabilities_of(view_name, method))

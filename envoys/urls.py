@@ -1,0 +1,14 @@
+from django.urls import path
+
+from envoys import views
+
+app_name = "envoys"
+urlpatterns = [
+    path("envoys/new/", views.envoy_create, name="envoy-create"),
+    path("envoys/<int:envoy_id>/edit/", views.envoy_edit, name="envoy-edit"),
+    path("envoys/<int:envoy_id>/suspend/", views.envoy_suspend, name="envoy-suspend"),
+    path("envoys/<int:envoy_id>/resume/", views.envoy_resume, name="envoy-resume"),
+    path("tasks/", views.task_list, name="task-list"),
+    path("tasks/live/", views.task_list_live, name="task-list-live"),
+    path("tasks/<slug:kind>/<int:row_id>/retry/", views.task_retry, name="task-retry"),
+]

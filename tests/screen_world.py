@@ -1,0 +1,100 @@
+"""What `tests.screens` looks at: the pages, and hospitals with something on each of them."""
+
+from collections import Counter
+from pathlib import Path
+
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from diagnoses.models import Admission
+from envoys.models import User, WorkerSign
+from techlife.page_bench import Bench, get_routes
+from techlife.page_world import PageWorld, make_small_world
+from tests.screens import Screen
+from training import services
+from training.models import Distribution
+
+SCALE, NUM_ROUNDS = 0.3, 6
+ADMIN_PAGES = ("index", "envoys_envoy_changelist", "envoys_user_changelist")
+
+
+def prepare(folder: Path) -> tuple[list[Screen], dict[str, str]]:
+    world = make_small_world(folder, scale=SCALE, num_rounds=NUM_ROUNDS)
+    administrator = User.objects.create_user("admin", role=User.Role.ADMINISTRATOR)
+    _let_something_wait(world)
+    sessions = {
+        "doctor": _session_of(world.doctor),
+        "data scientist": _session_of(world.scientist),
+        "administrator": _session_of(administrator),
+    }
+    return [*_screens(world), *_more_screens()], sessions
+
+
+def _session_of(user: User) -> str:
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    assert session.session_key is not None
+    return session.session_key
+
+
+def _let_something_wait(world: PageWorld) -> None:
+    """An open admission, a package to answer, a failed delivery, a worker: what asks for action."""
+    newest = Admission.objects.filter(envoy=world.envoy).order_by("-pk")[:5]
+    Admission.objects.filter(pk__in=[admission.pk for admission in newest]).update(
+        admitted_at=timezone.now(),
+        discharged_at=None,
+        los_days=None,
+        risk_tier=None,
+        discharged_home=None,
+        died_in_hospital=None,
+        readmit_30d=None,
+    )
+    plan = services.plan_for(world.study, num_rounds=20)
+    services.package_training(world.study, world.envoy, plan)
+    version = world.run.versions.of_federation().get()
+    Distribution.objects.create(
+        version=version,
+        envoy=world.envoy,
+        status=Distribution.Status.FAILED,
+        reason="the storage of this hospital does not answer: ask who runs it",
+    )
+    WorkerSign.objects.create(
+        hostname="worker@example",
+        queues=["training"],
+        num_processes=2,
+        started_at=timezone.now(),
+        seen_at=timezone.now(),
+    )
+
+
+def _screens(world: PageWorld) -> list[Screen]:
+    """Every GET page of the access list that is a whole page, by everybody who sees it."""
+    bench, found = Bench(world), []
+    routes = get_routes()
+    num_seeing = Counter(route.view_name for route in routes)
+    for route in routes:
+        path = bench.url(route, 0)
+        response = bench.clients[route.person].get(path)
+        if response.status_code != 200 or b"<html" not in response.content:
+            continue  # a part of a page, a redirect, or data
+        name = route.view_name.replace(":", "-").replace("_", "-")
+        if num_seeing[route.view_name] > 1:
+            name += f"-{route.person.replace(' ', '-')}"
+        found.append(Screen(name, route.person, path))
+    return found
+
+
+def _more_screens() -> list[Screen]:
+    screens = [Screen("error-404", "doctor", "/no-such-page/", status=404)]
+    client = Client(headers={"host": "localhost"})
+    for page in ADMIN_PAGES:
+        path = reverse(f"admin:{page}")
+        assert client.get(path).status_code == 302
+        screens.append(Screen(f"admin-{page.replace('_', '-')}", "administrator", path))
+    return screens

@@ -1,0 +1,236 @@
+"""Every route of the access list, asked by everybody, about their own hospital and another."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib import admin
+from django.db import transaction
+from django.test import Client, override_settings
+from django.urls import reverse
+
+from envoys.access import ACTIONS, Capability, is_call, is_published
+from envoys.models import AuditEvent, User
+from tests.world import World, make_world, url_parameters
+
+# In tests nothing has been collected for WhiteNoise to serve.
+pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
+
+C = Capability
+EVERYBODY = {
+    "anonymous",
+    "doctor",
+    "doctor without hospital",
+    "data scientist",
+    "public-health officer",
+    "administrator",
+}
+FEDERATION = {"data scientist", "administrator"}
+# The table of roles, said once more in people.
+WHO_MAY: dict[Capability, set[str]] = {
+    C.ANYONE: EVERYBODY,
+    C.SIGNED_IN: EVERYBODY - {"anonymous"},
+    C.PATIENTS: {"doctor"},
+    C.APPROVAL: {"doctor"},
+    C.FIGURES: EVERYBODY - {"anonymous"},
+    C.PACKAGES: {"doctor", "doctor without hospital", *FEDERATION},
+    C.SCORING: {"doctor", "doctor without hospital", *FEDERATION},
+    C.FEDERATION: FEDERATION,
+    C.ACCOUNTS: {"administrator"},
+}
+OF_HOSPITALS = {"doctor", "doctor without hospital"}
+
+
+def _capabilities() -> dict[str, set[Capability]]:
+    found: dict[str, set[Capability]] = {}
+    for action in ACTIONS:
+        for route in action.routes:
+            found.setdefault(route, set()).add(action.capability)
+    return found
+
+
+CAPABILITIES = {
+    route: each for route, each in _capabilities().items() if not route.startswith("* ")
+}
+ROUTES = sorted(CAPABILITIES, key=lambda route: route.partition(" ")[2])
+PATIENT_ROUTES = [route for route in ROUTES if CAPABILITIES[route] == {C.PATIENTS}]
+# Of the routes about patients, those whose answer shows none.
+SHOW_NO_PATIENT = {
+    "GET diagnoses:patient-register",
+    "GET diagnoses:export-list",
+    "GET diagnoses:export-live",
+    "GET api:export-list",
+    "GET api:export-detail",
+    "GET diagnoses:import-list",
+    "GET diagnoses:import-create",
+    "GET diagnoses:import-live",
+    "GET api:import-list",
+    "GET inference:hospital-dashboard",
+    "POST inference:patient-list",  # keeps what is searched for, and shows it with GET
+    "GET api:hospital-summary",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder for the module: the world's objects outlive a test."""
+    folder = tmp_path_factory.mktemp("world")
+    with override_settings(
+        DATA_DIR=folder,
+        OBJECT_FOLDER=folder / "objects",
+        DIRECTOR_S3_BUCKET_NAME="",
+        ENVOY_S3_BUCKET_NAME="",
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: Any, folders: None) -> Iterator[World]:
+    """Made once; what a request does to it is rolled back by `ask`."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield make_world()
+        transaction.set_rollback(True)
+
+
+class Answer:
+    def __init__(self, response: Any) -> None:
+        self.status: int = response.status_code
+        self.location: str = response.headers.get("Location", "")
+        self.text: str = "" if response.streaming else response.content.decode()
+        self.num_events = AuditEvent.objects.count()
+
+    def __repr__(self) -> str:
+        main = self.text.partition("<main")[2] or self.text
+        words = " ".join(re.sub(r"<[^>]+>", " ", main).split())
+        return f"{self.status} {self.location} {words[:600]}"
+
+
+class Visitors:
+    """Everybody, logged in once; one client, since a new one would load the middleware again."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.client = Client()
+        self.sessions = {person: self._log_in(user) for person, user in world.people.items()}
+
+    def _log_in(self, user: User | None) -> str:
+        if user is None:
+            return ""
+        self.client.force_login(user)
+        return self.client.cookies.pop(settings.SESSION_COOKIE_NAME).value
+
+    def send(self, person: str, method: str, url: str, **keywords: Any) -> Answer:
+        """A request whose changes are undone."""
+        self.client.cookies.clear()
+        if self.sessions[person]:
+            self.client.cookies[settings.SESSION_COOKIE_NAME] = self.sessions[person]
+        with transaction.atomic():
+            answer = Answer(getattr(self.client, method.lower())(url, **keywords))
+            transaction.set_rollback(True)
+        return answer
+
+    def ask(self, route: str, person: str, *, url_of: str = "own", body_of: str = "") -> Answer:
+        """Ask for a route with rows of one hospital in its URL, and in its body unless given."""
+        method, _, view_name = route.partition(" ")
+        url = reverse(view_name, kwargs=self.world.arguments(view_name, url_of))
+        data = self.world.body(route, body_of or url_of)
+        has_files = isinstance(data, dict) and "diagnoses" in data
+        is_json = (is_call(route) or is_published(route)) and method != "GET" and not has_files
+        more = {"content_type": "application/json"} if is_json else {}
+        return self.send(person, method, url, data=data, **more)
+
+
+@pytest.fixture(scope="module")
+def visitors(world: World) -> Visitors:
+    return Visitors(world)
+
+
+def people_who_may(route: str) -> set[str]:
+    return set().union(*(WHO_MAY[capability] for capability in CAPABILITIES[route]))
+
+
+def url_names_a_hospital(world: World, route: str) -> bool:
+    """Whether the URL is of a row that belongs to a hospital."""
+    view_name = route.partition(" ")[2]
+    return world.arguments(view_name, "own") != world.arguments(view_name, "other")
+
+
+def body_names_a_hospital(world: World, route: str) -> bool:
+    return repr(world.body(route, "own")) != repr(world.body(route, "other"))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_is_open_to_who_may_use_it(world, visitors, route):
+    for person in sorted(people_who_may(route)):
+        answer = visitors.ask(route, person)
+        if person == "doctor without hospital" and url_names_a_hospital(world, route):
+            assert answer.status == 404, f"{person}: {answer}"
+        elif person == "doctor without hospital" and body_names_a_hospital(world, route):
+            assert 400 <= answer.status < 500 or not answer.location, f"{person}: {answer}"
+        else:
+            assert answer.status < 500, f"{person}: {answer}"
+            assert answer.status not in (403, 404, 405), f"{person}: {answer}"
+            assert not answer.location.startswith("/login/?"), f"{person}: {answer}"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_is_closed_to_everybody_else(world, visitors, route):
+    for person in sorted(EVERYBODY - people_who_may(route)):
+        answer = visitors.ask(route, person)
+        if person != "anonymous":
+            assert answer.status == 404, f"{person}: {answer}"
+        elif is_call(route) or is_published(route):
+            assert answer.status == 401, f"{person}: {answer}"
+        else:
+            assert (answer.status, answer.location[:7]) == (302, "/login/"), f"{person}: {answer}"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_another_hospitals_rows_are_not_there_for_a_doctor(world, visitors, route):
+    if "doctor" not in people_who_may(route):
+        return
+    if url_names_a_hospital(world, route):
+        assert visitors.ask(route, "doctor", url_of="other", body_of="own").status == 404
+    if body_names_a_hospital(world, route):
+        answer = visitors.ask(route, "doctor", url_of="own", body_of="other")
+        assert 400 <= answer.status < 500, answer
+
+
+@pytest.mark.parametrize("route", PATIENT_ROUTES)
+def test_what_shows_or_changes_a_patient_is_audited_once(world, visitors, route):
+    before = AuditEvent.objects.count()
+    answer = visitors.ask(route, "doctor")
+    if answer.status >= 400:
+        pytest.skip(f"the world's row does not allow it: {answer}")
+    assert answer.num_events - before == (route not in SHOW_NO_PATIENT), answer
+
+
+def test_every_url_is_in_the_access_list():
+    listed = {route.partition(" ")[2] for route in CAPABILITIES}
+    urls = {name for name in url_parameters() if not name.startswith("admin:")}
+    assert urls - listed == set()
+    assert listed - urls == set()
+
+
+def admin_pages() -> list[str]:
+    pages = [reverse("admin:index"), reverse("admin:password_change")]
+    for model in admin.site._registry:
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
+        pages.append(reverse(name))
+    return pages
+
+
+@pytest.mark.parametrize("person", sorted(EVERYBODY))
+def test_the_admin_is_there_for_its_staff_only(visitors, person):
+    for page in admin_pages():
+        answer = visitors.send(person, "GET", page)
+        if person in FEDERATION:
+            assert answer.status in (200, 302, 403, 404), page
+        elif person == "anonymous":
+            assert answer.location.startswith("/login/"), page
+        else:
+            assert answer.status == 404, page
+    if person in FEDERATION:
+        assert visitors.send(person, "GET", reverse("admin:index")).status == 200

@@ -1,0 +1,229 @@
+import pytest
+
+from envoys.models import AuditEvent, User
+from tests.api import Program
+from tests.factories import (
+    make_assignment,
+    make_distribution,
+    make_envoy,
+    make_participant,
+    make_round,
+    make_run,
+    make_user,
+    make_version,
+)
+from training import services
+from training.models import RoundAssignment, Study, StudyMembership, TrainingRun
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def scientist():
+    return Program(make_user(User.Role.DATA_SCIENTIST))
+
+
+@pytest.fixture
+def doctor_user():
+    return make_user()
+
+
+@pytest.fixture
+def doctor(doctor_user):
+    return Program(doctor_user)
+
+
+def ids(answer):
+    return [row["id"] for row in answer["results"]]
+
+
+def test_a_study_is_made_once_and_found_by_what_it_predicts(scientist):
+    study = scientist.post("/api/v1/studies", {"target": "died_in_hospital"})
+    assert scientist.get(study["url"])["network"] == "logistic_regression"
+    assert scientist.post("/api/v1/studies", {"target": "died_in_hospital"}, code=409)
+    unknown = scientist.post("/api/v1/studies", {"target": "weather"}, code=400)
+    assert "weather" in unknown["detail"]
+    assert ids(scientist.get("/api/v1/studies?target=died_in_hospital")) == [study["id"]]
+    assert Study.objects.count() == 1
+
+
+def test_a_package_holds_the_plan_that_was_asked_for(scientist):
+    envoy, other = make_envoy(), make_envoy()
+    made = scientist.post(
+        "/api/v1/packages",
+        {
+            "envoys": [envoy.pk],
+            "strategy": "fedprox",
+            "strategy_parameters": {"mu": 0.1},
+            "num_rounds": 4,
+            "local_training": {"local_epochs": 1},
+        },
+    )
+    (package,) = made["packages"]
+    assert package["plan"]["strategy_parameters"] == {"mu": 0.1}
+    assert package["plan"]["num_rounds"] == 4
+    assert package["plan"]["local_training"]["local_epochs"] == 1
+    assert (package["envoy"], package["answer"]) == (envoy.pk, "WAITING")
+    everybody = scientist.post("/api/v1/packages", {"num_rounds": 4})
+    assert {row["envoy"] for row in everybody["packages"]} == {envoy.pk, other.pk}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"strategy": "magic"},
+        {"strategy_parameters": {"magic": 1}},
+        {"num_rounds": 0},
+        {"local_training": {"local_epochs": 0}},
+        {"local_training": {"local_epochs": "many"}},
+        {"study": 999},
+        {"envoys": [999]},
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_in_words(scientist, values):
+    make_envoy()
+    refused = scientist.post("/api/v1/packages", values, code=400)
+    assert refused["type"] == "invalid"
+    assert not StudyMembership.objects.exists()
+
+
+def test_a_package_is_approved_by_its_hash_revoked_and_refused(scientist, doctor, doctor_user):
+    other = make_envoy()
+    scientist.post("/api/v1/packages", {"envoys": [doctor_user.envoy_id, other.pk]})
+    (package,) = doctor.get("/api/v1/packages")["results"]
+    assert package["envoy"] == doctor_user.envoy_id
+    body = {"package": package["id"], "plan_sha256": package["plan_sha256"]}
+    wrong = doctor.post("/api/v1/approvals", {**body, "plan_sha256": "0" * 64}, code=409)
+    assert "read it again" in wrong["detail"]
+    scientist.post("/api/v1/approvals", body, code=404)
+
+    approval = doctor.post("/api/v1/approvals", body)
+    assert (approval["answer"], approval["approved_by"]) == ("APPROVED", doctor_user.username)
+    assert doctor.headers["Location"] == approval["url"]
+    assert doctor.post(f"{approval['url']}/revoke", code=200)["answer"] == "REVOKED"
+    doctor.post(f"{approval['url']}/revoke", code=409)
+    doctor.post(f"{approval['url']}/refuse", {}, code=400)
+    refused = doctor.post(f"{approval['url']}/refuse", {"reason": "too many rounds"}, code=200)
+    assert (refused["answer"], refused["refusal_reason"]) == ("REFUSED", "too many rounds")
+
+    theirs = StudyMembership.objects.get(envoy=other)
+    doctor.get(f"/api/v1/packages/{theirs.pk}", 404)
+    doctor.post("/api/v1/approvals", {**body, "package": theirs.pk}, code=404)
+    doctor.post(f"/api/v1/approvals/{theirs.pk}/refuse", {"reason": "no"}, code=404)
+    waiting = scientist.get("/api/v1/approvals?answer=WAITING")
+    assert ids(waiting) == [theirs.pk]
+
+
+def test_a_run_without_packages_says_what_to_do_first(scientist):
+    refused = scientist.post("/api/v1/runs", {}, code=409)
+    assert "package it first" in refused["detail"]
+    make_envoy()
+    scientist.post("/api/v1/packages", {})
+    refused = scientist.post("/api/v1/runs", {}, code=409)
+    assert "nobody can take part" in refused["detail"]
+    refused = scientist.post("/api/v1/runs", {"plan_sha256": "0" * 64}, code=409)
+    assert "000000000000" in refused["detail"]
+
+
+def test_a_run_is_stopped_once(scientist):
+    run = make_run()
+    make_participant(run)
+    stopped = scientist.post(f"/api/v1/runs/{run.pk}/stop", code=200)
+    assert stopped["status"] == TrainingRun.Status.STOPPED
+    assert "stopped" in scientist.post(f"/api/v1/runs/{run.pk}/stop", code=409)["detail"]
+    assert AuditEvent.objects.filter(action="stopped run").count() == 1
+
+
+def test_a_doctor_sees_runs_of_their_hospital_without_what_speaks_of_others(
+    scientist, doctor, doctor_user
+):
+    reason = "Hospital Y: 12 of 20 patients"
+    mine = make_run(status=TrainingRun.Status.FAILED, reason=reason)
+    make_participant(mine, doctor_user.envoy)
+    make_participant(mine, make_envoy(name="Hospital Y"))
+    training_round = make_round(mine, status="FAILED", reason=reason)
+    theirs = make_participant().run
+    assert ids(doctor.get("/api/v1/runs")) == [mine.pk]
+    assert ids(doctor.get("/api/v1/rounds")) == [training_round.pk]
+    doctor.get(f"/api/v1/runs/{theirs.pk}", 404)
+    for answer in (
+        doctor.get("/api/v1/runs"),
+        doctor.get(f"/api/v1/runs/{mine.pk}"),
+        doctor.get(f"/api/v1/rounds/{training_round.pk}"),
+    ):
+        assert "12 of 20" not in str(answer)
+    assert reason in scientist.get(f"/api/v1/runs/{mine.pk}")["reason"]
+    assert set(ids(scientist.get("/api/v1/runs"))) == {mine.pk, theirs.pk}
+
+
+def test_rows_are_filtered_by_study_envoy_and_status(scientist):
+    participant = make_participant(make_run(status=TrainingRun.Status.FINISHED))
+    run = participant.run
+    make_participant()
+    training_round = make_round(run)
+    assignment = make_assignment(training_round, participant.envoy)
+    make_assignment()
+    for query in (f"study={run.study_id}", f"envoy={participant.envoy_id}", "status=FINISHED"):
+        assert ids(scientist.get(f"/api/v1/runs?{query}")) == [run.pk]
+    assert ids(scientist.get(f"/api/v1/rounds?study={run.study_id}")) == [training_round.pk]
+    for query in (f"run={run.pk}", f"study={run.study_id}", f"envoy={participant.envoy_id}"):
+        assert ids(scientist.get(f"/api/v1/assignments?{query}")) == [assignment.pk]
+    assert scientist.get("/api/v1/assignments?status=PENDING")["count"] == 2
+    assert scientist.get("/api/v1/assignments?limit=1")["next"].endswith("limit=1&offset=1")
+
+
+def test_a_failed_assignment_is_retried_while_its_round_collects(queue, scientist):
+    run = make_run()
+    participant = make_participant(run)
+    training_round = make_round(run)
+    assignment = make_assignment(training_round, participant.envoy, status="FAILED", reason="disk")
+    retried = scientist.post(f"/api/v1/assignments/{assignment.pk}/retry", code=202)
+    assert (retried["status"], retried["reason"]) == (RoundAssignment.Status.PENDING, "")
+    assert queue.names() == ["train_clients_task"]
+    scientist.post(f"/api/v1/assignments/{assignment.pk}/retry", code=409)
+
+
+def test_a_doctor_sees_global_versions_and_their_own_without_others_counts(
+    scientist, doctor, doctor_user
+):
+    other = make_envoy()
+    updates = [
+        {"envoy": envoy.slug, "sha256": "0" * 64, "num_examples": 123}
+        for envoy in (doctor_user.envoy, other)
+    ]
+    manifest = {"classes": ["Low", "High"], "lineage": {"updates": updates}}
+    version = make_version(manifest=manifest)
+    own = make_version(envoy=doctor_user.envoy)
+    theirs = make_version(envoy=other)
+    assert set(ids(doctor.get("/api/v1/model-versions"))) == {version.pk, own.pk}
+    doctor.get(f"/api/v1/model-versions/{theirs.pk}", 404)
+    seen = doctor.get(f"/api/v1/model-versions/{version.pk}")["manifest"]
+    assert seen["lineage"]["updates"] == updates[:1]
+    seen = scientist.get(f"/api/v1/model-versions/{version.pk}")["manifest"]
+    assert seen["lineage"]["updates"] == updates
+    assert ids(scientist.get("/api/v1/model-versions?is_global=true")) == [version.pk]
+    assert ids(scientist.get(f"/api/v1/model-versions?envoy={other.pk}")) == [theirs.pk]
+
+    delivered = make_distribution(version=version, envoy=doctor_user.envoy)
+    make_distribution(version=version, envoy=other)
+    assert ids(doctor.get("/api/v1/distributions")) == [delivered.pk]
+    assert scientist.get(f"/api/v1/distributions?model_version={version.pk}")["count"] == 2
+
+
+def test_a_version_of_too_few_hospitals_and_a_hospitals_own_are_not_distributed(scientist):
+    version = make_version(manifest={"lineage": {"updates": []}})
+    refused = scientist.post("/api/v1/distributions", {"model_version": version.pk}, code=409)
+    assert "could give one of them away" in refused["detail"]
+    own = make_version(envoy=make_envoy())
+    refused = scientist.post("/api/v1/distributions", {"model_version": own.pk}, code=400)
+    assert list(refused["errors"]) == ["model_version"]
+
+
+def test_the_federation_at_a_glance_is_everybodys_own_view(scientist, doctor, doctor_user):
+    make_envoy()
+    services.study_for("risk_tier")
+    seen = scientist.get("/api/v1/federation")
+    assert (len(seen["envoys"]), seen["num_active_envoys"]) == (2, 2)
+    assert seen["models"][0]["model_version"] is None
+    own = doctor.get("/api/v1/federation")
+    assert [line["envoy"]["id"] for line in own["envoys"]] == [doctor_user.envoy_id]

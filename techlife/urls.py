@@ -1,7 +1,6 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView
 
 from envoys import accounts
 from techlife import api_docs, api_urls, published_urls, views
@@ -14,7 +13,7 @@ urlpatterns = [
     path("", include("inference.urls")),
     path("", include((published_urls, "published"))),
     path("api/v1/", include((api_urls, "api"))),
-    path("api/v1/schema", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/v1/schema", api_docs.SchemaView.as_view(), name="api-schema"),
     path("docs", api_docs.swagger, name="docs"),
     path("redoc", api_docs.redoc, name="redoc"),
     path("admin/", admin.site.urls),

@@ -58,6 +58,10 @@ class Shot:
     complaints: list[str]
 
 
+# ReDoc asks for a picture of its makers; the policy blocks it, which is meant.
+KNOWN_AND_BLOCKED = "cdn.redoc.ly"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "screens")
@@ -193,7 +197,7 @@ def _open(page: Page, url: str, status: int) -> list[str]:
         complaints.append(f"answered {response and response.status}")
     page.wait_for_timeout(300)  # charts draw themselves
     complaints += [f"policy: {each}" for each in page.evaluate("window.violations")]
-    return complaints
+    return [each for each in complaints if KNOWN_AND_BLOCKED not in each]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ A doctor sees how far every hospital is, but counts, metrics and reasons of thei
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
@@ -55,8 +58,35 @@ class Cell:
         return SYMBOLS[self.status]
 
     @property
+    def html(self) -> SafeString:
+        """As a cell of the matrix: of hundreds nearly all are alike, and a template is slow."""
+        return _cell_html(self.status, self.words)
+
+    @property
     def is_problem(self) -> bool:
         return self.status in (RoundAssignment.Status.MISSED, RoundAssignment.Status.FAILED)
+
+
+@lru_cache(maxsize=256)
+def _cell_html(status: str, words: str) -> SafeString:
+    return format_html(
+        '<td title="{}"><span class="sign sign-{}" aria-hidden="true">{}</span>'
+        '<span class="visually-hidden">{}</span></td>',
+        words,
+        status.lower(),
+        SYMBOLS[status],
+        words,
+    )
+
+
+class AssignmentFacts(NamedTuple):
+    """What the matrix shows of an assignment; a row each of hospitals times rounds."""
+
+    envoy_id: int
+    training_round_id: int
+    status: str
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -93,15 +123,16 @@ class CurrentRound:
 
 @dataclass(frozen=True)
 class CurvePoint:
+    """A row of the table of the curves, in words; a dash is not known."""
+
     after_round: int
-    validation_loss: float | None
-    train_loss: float | None
-    validation_auroc: list[float | None]
+    validation_loss: str
+    train_loss: str
+    validation_auroc: list[str]
 
     @property
     def is_known(self) -> bool:
-        values = [self.validation_loss, self.train_loss, *self.validation_auroc]
-        return any(value is not None for value in values)
+        return {self.validation_loss, self.train_loss, *self.validation_auroc} != {"–"}
 
 
 @dataclass(frozen=True)
@@ -133,13 +164,19 @@ class Curves:
         points = [
             CurvePoint(
                 after_round=number,
-                validation_loss=self.validation_loss[index],
-                train_loss=self.train_loss[index],
-                validation_auroc=[values[index] for values in self.validation_auroc.values()],
+                validation_loss=_number(self.validation_loss[index], 4),
+                train_loss=_number(self.train_loss[index], 4),
+                validation_auroc=[
+                    _number(values[index], 3) for values in self.validation_auroc.values()
+                ],
             )
             for index, number in enumerate(self.after_rounds)
         ]
         return [point for point in points if point.is_known]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -263,9 +300,9 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
     visible_ids = set(Envoy.objects.visible_to(user).values_list("pk", flat=True))
     participants = list(run.participants.select_related("envoy", "snapshot"))
     rounds = {training_round.number: training_round for training_round in run.rounds.all()}
+    rows = RoundAssignment.objects.filter(training_round__run=run).order_by()
     assignments = {
-        (assignment.envoy_id, assignment.training_round_id): assignment
-        for assignment in RoundAssignment.objects.filter(training_round__run=run)
+        row[:2]: AssignmentFacts(*row) for row in rows.values_list(*AssignmentFacts._fields)
     }
     columns = [rounds.get(number) for number in range(max([run.num_rounds, *rounds]) + 1)]
     hospitals = [
@@ -298,7 +335,7 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
 def hospital_row(
     participant: RunParticipant,
     columns: list[TrainingRound | None],
-    assignments: dict[tuple[int, int], RoundAssignment],
+    assignments: dict[tuple[int, int], AssignmentFacts],
     is_visible: bool,
 ) -> HospitalRow:
     sits_out = bool(participant.sits_out_because)
@@ -321,7 +358,7 @@ def hospital_row(
     )
 
 
-def words_of(assignment: RoundAssignment, is_visible: bool) -> str:
+def words_of(assignment: AssignmentFacts, is_visible: bool) -> str:
     words = WORDS[assignment.status]
     if assignment.attempt > 1:
         words += f", attempt {assignment.attempt}"
@@ -343,7 +380,7 @@ def current_round(
     run: TrainingRun,
     rounds: dict[int, TrainingRound],
     participants: list[RunParticipant],
-    assignments: dict[tuple[int, int], RoundAssignment],
+    assignments: dict[tuple[int, int], AssignmentFacts],
 ) -> CurrentRound | None:
     if not run.is_active or not rounds:
         return None

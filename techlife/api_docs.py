@@ -5,12 +5,12 @@ from typing import Any
 from csp.constants import UNSAFE_INLINE
 from csp.decorators import csp_update
 from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import (
     SpectacularAPIView,
     SpectacularRedocView,
     SpectacularSwaggerSplitView,
 )
-from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 _described: dict[str, str | bytes] = {}  # by format

@@ -193,7 +193,7 @@ class RunParticipant(models.Model):
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="participants")
     envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="+")
     snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.PROTECT, related_name="+")
-    num_labelled_patients = models.PositiveIntegerField(default=0)
+    num_labelled_patients = models.PositiveIntegerField(default=0)  # 0: not counted yet
     sits_out_because = models.TextField(blank=True)
 
     class Meta:

@@ -188,3 +188,11 @@ def test_a_federation_whose_outcomes_are_all_the_same_is_told_so_and_trains_noth
     run.refresh_from_db()
     assert run.status == TrainingRun.Status.FAILED
     assert "every known outcome of risk_tier is 'High' at every hospital" in run.reason
+
+
+def test_how_many_patients_have_an_outcome_is_noted_by_the_worker_and_not_waited_for(queue):
+    envoys = [make_hospital(name, num_patients=24) for name in ("Alpha", "Beta", "Gamma")]
+    run = start(envoys)
+    assert set(run.participants.values_list("num_labelled_patients", flat=True)) == {0}
+    queue.work_and_sweep()
+    assert set(run.participants.values_list("num_labelled_patients", flat=True)) == {24}

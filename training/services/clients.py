@@ -19,7 +19,7 @@ from federated.scaling import feature_statistics
 from federated.strategies import strategy_named
 from training.arrays import open_snapshot
 from training.errors import ConflictError, RefusedUpdateError
-from training.models import ReceivedUpdate, RoundAssignment
+from training.models import ReceivedUpdate, RoundAssignment, TrainingRun
 from training.objects import load_base_params, save_params
 from training.services.rounds import close_round, run_scaling
 from training.services.updates import (
@@ -87,6 +87,10 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     dataset = open_snapshot(assignment.snapshot, plan, heartbeat=heartbeat)
+    if training_round.number == 0 or run.mode == TrainingRun.Mode.MANUAL:
+        run.participants.filter(envoy=assignment.envoy).update(
+            num_labelled_patients=dataset.num_labelled_patients
+        )
     state_sha256 = ""
     if training_round.number == 0:
         statistics = feature_statistics(dataset)

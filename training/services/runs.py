@@ -96,31 +96,21 @@ def _lock(study: Study) -> None:
 
 
 def participants_for(
-    study: Study, plan: TrainingPlan, envoys: Iterable[Envoy], *, counts_all: bool = True
+    study: Study, plan: TrainingPlan, envoys: Iterable[Envoy]
 ) -> list[RunParticipant]:
-    """Who could take part in a run as of now, and why the others would sit out; nothing is saved.
-
-    Args:
-        counts_all: False counts a hospital's patients no further than it needs to take part,
-            which takes no longer for a large hospital than for a small one.
-    """
+    """Who could take part in a run as of now, and why the others would sit out; nothing is saved."""
     return [
-        _participant(study, plan, envoy, counts_all=counts_all)
-        for envoy in sorted(envoys, key=lambda envoy: envoy.slug)
+        _participant(study, plan, envoy) for envoy in sorted(envoys, key=lambda envoy: envoy.slug)
     ]
 
 
-def _participant(
-    study: Study, plan: TrainingPlan, envoy: Envoy, *, counts_all: bool
-) -> RunParticipant:
+def _participant(study: Study, plan: TrainingPlan, envoy: Envoy) -> RunParticipant:
     """A hospital in a run to come; one that cannot take part sits out, with the reason."""
     participant = RunParticipant(envoy=envoy)
     try:
         _refuse_remote(envoy)
         standing_approval(study, envoy, plan.sha256)
-        participant.num_labelled_patients = check_enough_patients(
-            plan, envoy, counts_all=counts_all
-        )
+        check_enough_patients(plan, envoy)
     except TrainingError as error:
         participant.sits_out_because = str(error)
     return participant
@@ -131,20 +121,21 @@ def _refuse_remote(envoy: Envoy) -> None:
         raise TrainingError(f"{envoy} runs its own installation, which is not reached from here")
 
 
-def check_enough_patients(plan: TrainingPlan, envoy: Envoy, *, counts_all: bool = True) -> int:
-    """How many patients have an outcome; without `counts_all` no more than the plan asks for.
+def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> None:
+    """Count a hospital's patients with an outcome as far as the plan asks for, and no further.
+
+    How many there are, the worker notes that opens its frozen data: here somebody waits.
 
     Raises:
         TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
     """
-    at_most = None if counts_all else plan.min_examples
-    count = source_named(plan.dataset).count_labelled_patients(envoy.pk, plan.target, at_most)
+    source = source_named(plan.dataset)
+    count = source.count_labelled_patients(envoy.pk, plan.target, plan.min_examples)
     if count < plan.min_examples:
         shown = "under 10" if 0 < count < 10 else count  # who runs the federation reads it
         raise TooFewPatientsError(
             f"{envoy}: {shown} of {plan.min_examples} patients with an outcome"
         )
-    return count
 
 
 def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
@@ -187,7 +178,7 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
     _refuse_remote(envoy)
     membership = standing_approval(study, envoy)
     plan = TrainingPlan.from_json(membership.plan)
-    num_labelled_patients = check_enough_patients(plan, envoy)
+    check_enough_patients(plan, envoy)
     base = base_model(study, plan)
     base_sha256 = base.save()
     with transaction.atomic():
@@ -199,18 +190,15 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
             RoundAssignment.Status.TRAINING,
         ):
             raise ConflictError(f"{envoy} is training already")
-        if standing:
+        if standing and standing.status == RoundAssignment.Status.SUBMITTED:
             raise ConflictError(
                 f"{envoy} has trained in the open round: aggregate it, then launch again"
             )
+        if standing:
+            raise ConflictError(f"{envoy} has brought nothing to the open round: retry it there")
         user_id = launched_by.pk if launched_by else None
         snapshot_id = source_named(plan.dataset).freeze(envoy.pk, user_id)
-        RunParticipant.objects.create(
-            run=training_round.run,
-            envoy=envoy,
-            snapshot_id=snapshot_id,
-            num_labelled_patients=num_labelled_patients,
-        )
+        RunParticipant.objects.create(run=training_round.run, envoy=envoy, snapshot_id=snapshot_id)
         assignment = RoundAssignment.objects.create(
             training_round=training_round, envoy=envoy, snapshot_id=snapshot_id
         )

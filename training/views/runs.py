@@ -93,9 +93,7 @@ def run_create(request: UserRequest) -> HttpResponse:
             messages.success(request, "Started. Each hospital's data is being frozen.")
             return redirect("training:run-detail", run.pk)
     participants = (
-        services.participants_for(
-            package.study, words.plan, Envoy.objects.active(), counts_all=False
-        )
+        services.participants_for(package.study, words.plan, Envoy.objects.active())
         if words
         else []
     )

@@ -1,8 +1,8 @@
 import secrets
 from datetime import timedelta
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
 from django.utils import timezone
 
@@ -84,6 +84,14 @@ class Envoy(models.Model):
         self.slug = f"{self.slug[:60]}-deleted-{self.pk}"
 
 
+class AccountManager(UserManager["User"]):
+    use_in_migrations = False
+
+    def create_superuser(self, *args: Any, **values: Any) -> "User":
+        """The first account of an installation (`createsuperuser`): an administrator."""
+        return super().create_superuser(*args, role=User.Role.ADMINISTRATOR, **values)
+
+
 class User(AbstractUser):
     """A person with one role; a doctor belongs to one hospital."""
 
@@ -98,6 +106,8 @@ class User(AbstractUser):
         Envoy, null=True, blank=True, on_delete=models.PROTECT, related_name="users"
     )
     phone = models.CharField(max_length=32, blank=True)
+
+    objects: ClassVar[AccountManager] = AccountManager()
 
     @property
     def is_doctor(self) -> bool:

@@ -39,7 +39,7 @@ from training.models import (
 )
 
 POLL_SECONDS = 0.2
-DOCTOR, SCIENTIST = "doc", "pass"
+DOCTOR, SCIENTIST, ADMINISTRATOR = "doc", "pass", "admin"
 
 Say = Callable[[str], None]
 
@@ -109,28 +109,28 @@ def _import_one(envoy: Envoy, files: EnvoyFiles) -> Import:
 
 
 def make_accounts(envoys: list[Envoy]) -> dict[int, User]:
-    """A doctor for each hospital, by envoy id, and a data scientist.
+    """A doctor for each hospital, by envoy id, a data scientist and an administrator.
 
-    `doc` belongs to the alphabetically first hospital; the doctors of the others cannot log in.
+    `doc` belongs to the alphabetically first hospital, `doc-<hospital>` to the others.
     """
     doctors = {}
     for position, envoy in enumerate(sorted(envoys, key=lambda e: e.name)):
         username = DOCTOR if position == 0 else f"{DOCTOR}-{envoy.slug}"
-        doctor, is_new = User.objects.get_or_create(
-            username=username, defaults={"role": User.Role.DOCTOR, "envoy": envoy}
-        )
-        if is_new:
-            doctor.set_password(DOCTOR if position == 0 else None)
+        doctor = _account(username, User.Role.DOCTOR, password=DOCTOR)
         doctor.envoy = envoy
-        doctor.save(update_fields=["password", "envoy"])
+        doctor.save(update_fields=["envoy"])
         doctors[envoy.pk] = doctor
-    scientist, is_new = User.objects.get_or_create(
-        username=SCIENTIST, defaults={"role": User.Role.DATA_SCIENTIST}
-    )
-    if is_new:
-        scientist.set_password(SCIENTIST)
-        scientist.save(update_fields=["password"])
+    _account(SCIENTIST, User.Role.DATA_SCIENTIST, password=SCIENTIST)
+    _account(ADMINISTRATOR, User.Role.ADMINISTRATOR, password=ADMINISTRATOR)
     return doctors
+
+
+def _account(username: str, role: str, *, password: str) -> User:
+    user, is_new = User.objects.get_or_create(username=username, defaults={"role": role})
+    if is_new or not user.has_usable_password():
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    return user
 
 
 def approve_for_all(

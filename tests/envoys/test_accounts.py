@@ -1,11 +1,13 @@
 """Asking for an account, logging in and out, a new password, and pages that say what went wrong."""
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from rest_framework_simplejwt.tokens import RefreshToken
 
+from envoys.access import Capability, may
 from envoys.models import AuditEvent, User
 from techlife import views
 from tests.factories import PASSWORD, make_user
@@ -117,3 +119,11 @@ def test_the_page_for_an_error_needs_no_database(rf, django_assert_num_queries):
     assert (page.status_code, call.status_code) == (500, 500)
     assert "Something went wrong here" in page.content.decode()
     assert b'"type": "error"' in call.content
+
+
+def test_the_first_account_of_an_installation_is_an_administrators(monkeypatch):
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    call_command("createsuperuser", "--no-input", username="first", email="first@example.org")
+    first = User.objects.get(username="first")
+    assert first.role == User.Role.ADMINISTRATOR
+    assert may(first, Capability.ACCOUNTS)

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo compare reproduce-flamby attack bench-local test lint types contract migrations pytest
+.PHONY: install demo compare reproduce-flamby attack outcome-codes bench-local test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -30,6 +30,9 @@ bench-local: install
 
 attack: install
 	@$(BIN)/python -m federated.attack_report $(ARGS)
+
+outcome-codes: install
+	@$(BIN)/python -m federated.outcome_codes $(ARGS)
 
 bench-pages: install
 	@$(BIN)/python manage.py bench_pages $(ARGS)

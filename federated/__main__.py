@@ -11,8 +11,9 @@ from federated.cohorts import check_envoy, find_envoys, read_admissions
 from federated.datasets import ClientDataset, build_dataset
 from federated.errors import FederatedError
 from federated.features import feature_schema
-from federated.plan import make_plan
+from federated.plan import add_local_training_arguments, local_training_of, make_plan
 from federated.simulation import simulate
+from federated.strategies import strategy_named
 from federated.targets import target_named
 
 
@@ -32,7 +33,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--target", default="risk_tier")
     parser.add_argument("--strategy", default="fedavg")
+    parser.add_argument(
+        "--strategy-parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the strategy; once for each",
+    )
     parser.add_argument("--network", default="logistic_regression")
+    add_local_training_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-report", action="store_true", help="train, and compare with nothing")
     options = parser.parse_args()
@@ -41,7 +50,11 @@ def main() -> None:
             target=options.target,
             network=options.network,
             strategy=options.strategy,
+            strategy_parameters=strategy_named(options.strategy).read_parameters(
+                options.strategy_parameter
+            ),
             num_rounds=options.rounds,
+            local_training=local_training_of(vars(options)),
         )
         started = time.perf_counter()
         datasets = read_datasets(options.data, options.target)

@@ -1,25 +1,29 @@
-"""What each hospital gains: rule of thumb, its own model, the federation's, all rows pooled.
+"""What each hospital gains: rule of thumb, its own model, the federation's, that one fine-tuned
+there, and one of all rows pooled.
 
-All four are scored on the same held-out patients. All rows are here, so that scores are exact;
+All five are scored on the same held-out patients. All rows are here, so that scores are exact;
 intervals resample patients, and the models that are compared see the same resamples.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federated.calibration import CalibrationLine, calibration_lines, reliability_curve
+from federated.choosing import Choice, choose_model
 from federated.classification import confusion_matrix, macro_f1
 from federated.datasets import ClientDataset, concatenate
-from federated.features import TEST, TRAIN, FeatureSchema, feature_schema
+from federated.features import TEST, TRAIN, VALIDATION, FeatureSchema, feature_schema
 from federated.histograms import PooledFigure, pooled_ranking, score_histograms
 from federated.intervals import Interval, auroc_statistic, in_words, resample
 from federated.metrics import UNDEFINED, Metrics, mean_of, measure, scored_classes
+from federated.params import Params
 from federated.plan import TrainingPlan
 from federated.prediction import predict_rows
+from federated.scaling import FeatureScaling
 from federated.simulation import SimulationResult, simulate
 from federated.strategies import StrategyParameters
 from federated.subgroups import (
@@ -34,7 +38,7 @@ from federated.subgroups import (
 from federated.suppression import MIN_PATIENTS, SuppressedTable, suppress
 from federated.targets import target_named
 
-MODELS = ("rule_of_thumb", "local", "global", "pooled")
+MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
 SEXES = ("female", "male", UNKNOWN)
 NUM_BANDS = 3
 NUM_RESAMPLES = 500
@@ -44,7 +48,7 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Test rows and what each model makes of them; a model that there is not is left out.
+    """Held-out rows and what each model makes of them; a model that there is not is left out.
 
     Attributes:
         labels, patients, age_bands, sexes: (num_rows,); rows of one patient share a number.
@@ -69,23 +73,32 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class Gain:
-    """How sure the models' AUROC are, and what the global model adds to local ones.
+    """How sure the models' AUROC are, what the global one adds to local ones, and fine-tuning to it.
 
     Attributes:
+        num_patients: that the models are compared on; under 10, nothing of them may be shown.
         intervals: of each model's AUROC; None where there is no model or too few patients.
         difference: global minus local on the same resamples.
         sentence: the difference in words.
+        fine_tuned_difference: fine-tuned minus global.
+        fine_tuned_sentence: that in words; empty where there is no fine-tuned model.
     """
 
+    num_patients: int
     intervals: dict[str, Interval | None]
     difference: Interval | None
     sentence: str
+    fine_tuned_difference: Interval | None
+    fine_tuned_sentence: str
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "has_enough_patients": self.num_patients >= MIN_PATIENTS,
             "intervals": {model: _plain(self.intervals[model]) for model in MODELS},
             "difference": _plain(self.difference),
             "sentence": self.sentence,
+            "fine_tuned_difference": _plain(self.fine_tuned_difference),
+            "fine_tuned_sentence": self.fine_tuned_sentence,
         }
 
 
@@ -158,7 +171,12 @@ def _plain(interval: Interval | None) -> dict[str, float] | None:
 
 @dataclass(frozen=True)
 class BenefitReport:
-    """Figures per model: over all test patients, the mean of the hospitals', and each one's."""
+    """Figures per model: over all test patients, the mean of the hospitals', and each one's.
+
+    Attributes:
+        validation: by hospital, its validation rows scored by the models that it could use.
+        local_models: by hospital, what it makes alone.
+    """
 
     pooled_test: dict[str, Metrics]
     mean_of_envoys: dict[str, Metrics]
@@ -167,11 +185,30 @@ class BenefitReport:
     pooled_gain: Gain
     gains: dict[str, Gain]
     assessment: Assessment
+    validation: dict[str, ScoredRows] = field(repr=False)
+    local_models: dict[str, SimulationResult] = field(repr=False)
+    seed: int
+
+    def choice(self, name: str, *, of: Collection[str]) -> Choice:
+        """Which model suits a hospital best, by its validation patients.
+
+        Args:
+            of: the models that could be used there, "global" among them.
+        """
+        rows = self.validation[name]
+        return choose_model(
+            rows.labels,
+            rows.patients,
+            {model: rows.probabilities[model] for model in of if model in rows.probabilities},
+            seed=f"{self.seed}:{name}",
+        )
 
     def to_json(self) -> dict[str, Any]:
         def plain(figures: dict[str, Metrics]) -> dict[str, Any]:
             return {model: figures[model].to_json() for model in MODELS}
 
+        names = sorted(self.gains)
+        patients = suppress(np.array([self.gains[name].num_patients for name in names], np.int64))
         return {
             "pooled_test": plain(self.pooled_test),
             "mean_of_envoys": plain(self.mean_of_envoys),
@@ -181,9 +218,10 @@ class BenefitReport:
             ],
             "benefit": {
                 "num_resamples": NUM_RESAMPLES,
-                "pooled_test": self.pooled_gain.to_json(),
+                "pooled_test": {"num_patients": patients.total, **self.pooled_gain.to_json()},
                 "envoys": [
-                    {"name": name, **gain.to_json()} for name, gain in sorted(self.gains.items())
+                    {"name": name, "num_patients": shown, **self.gains[name].to_json()}
+                    for name, shown in zip(names, patients.cells, strict=True)
                 ],
             },
             **self.assessment.to_json(),
@@ -239,40 +277,63 @@ def benefit_report(
 
     pooled = simulate({"pooled": everyone}, lone_plan, seed=seed, on_round=on_round)
 
-    schema = feature_schema(plan.target)
-    scored: dict[str, ScoredRows] = {}
-    for name in sorted(datasets):
-        dataset = datasets[name]
-        rows = dataset.rows(TEST)
-        probabilities = {
-            "rule_of_thumb": frequencies[dataset.bands[rows]],
-            "global": predict_rows(federated.params, federated.scaling, dataset, rows),
-            "pooled": predict_rows(pooled.params, pooled.scaling, dataset, rows),
-        }
-        if dataset.num_examples:
-            alone = simulate({name: dataset}, lone_plan, seed=seed, on_round=on_round)
-            probabilities["local"] = predict_rows(alone.params, alone.scaling, dataset, rows)
-        scored[name] = _scored_rows(dataset, rows, schema, probabilities)
+    local_models = {
+        name: simulate({name: datasets[name]}, lone_plan, seed=seed, on_round=on_round)
+        for name in sorted(datasets)
+        if datasets[name].num_examples
+    }
 
+    def models_at(name: str) -> dict[str, tuple[Params, FeatureScaling]]:
+        """What a hospital could use."""
+        models = {"global": (federated.params, federated.scaling)}
+        if name in federated.local_params:
+            models["fine_tuned"] = (federated.local_params[name], federated.scaling)
+        if name in local_models:
+            models["local"] = (local_models[name].params, local_models[name].scaling)
+        return models
+
+    def scored_by(
+        models: Mapping[str, tuple[Params, FeatureScaling]], name: str, split: int
+    ) -> ScoredRows:
+        dataset = datasets[name]
+        rows = dataset.rows(split)
+        probabilities = {
+            model: predict_rows(params, scaling, dataset, rows)
+            for model, (params, scaling) in models.items()
+        }
+        if split == TEST:
+            probabilities["rule_of_thumb"] = frequencies[dataset.bands[rows]]
+        return _scored_rows(dataset, rows, schema, probabilities)
+
+    schema = feature_schema(plan.target)
+    everywhere = {"pooled": (pooled.params, pooled.scaling)}
+    scored = {
+        name: scored_by(models_at(name) | everywhere, name, TEST) for name in sorted(datasets)
+    }
     envoys = {
         name: {model: rows.measure(model) for model in MODELS} for name, rows in scored.items()
     }
-    all_rows = _join(list(scored.values()))
-    # A local model is compared on the patients of the hospitals that have one.
-    local_rows = _join([rows for rows in scored.values() if "local" in rows.probabilities])
     return BenefitReport(
-        pooled_test={
-            model: (local_rows if model == "local" else all_rows).measure(model) for model in MODELS
-        },
+        pooled_test={model: _join(_having(model, scored)).measure(model) for model in MODELS},
         mean_of_envoys={
             model: mean_of([figures[model] for figures in envoys.values()]) for model in MODELS
         },
         envoys=envoys,
         num_examples={name: datasets[name].num_examples for name in datasets},
-        pooled_gain=_pooled_gain(all_rows, local_rows, seed=str(seed)),
+        pooled_gain=_pooled_gain(scored, seed=str(seed)),
         gains={name: gain_of(rows, seed=f"{seed}:{name}") for name, rows in scored.items()},
         assessment=assess(scored, target_named(plan.target).classes),
+        validation={
+            name: scored_by(models_at(name), name, VALIDATION) for name in sorted(datasets)
+        },
+        local_models=local_models,
+        seed=seed,
     )
+
+
+def _having(model: str, hospitals: Mapping[str, ScoredRows]) -> list[ScoredRows]:
+    """A local or fine-tuned model is judged on the patients of the hospitals that have one."""
+    return [rows for rows in hospitals.values() if model in rows.probabilities]
 
 
 def _scored_rows(
@@ -333,19 +394,40 @@ def gain_of(rows: ScoredRows, *, seed: str, other: str = "this hospital's own") 
         seed=seed,
     )
     difference = (drawn["global"] - drawn["local"]).interval() if "local" in drawn else None
+    is_tuned = "fine_tuned" in rows.probabilities
+    tuning = (drawn["fine_tuned"] - drawn["global"]).interval() if is_tuned and enough else None
     return Gain(
+        num_patients=rows.num_patients,
         intervals={model: drawn[model].interval() if model in drawn else None for model in MODELS},
         difference=difference,
         sentence=in_words(difference, other=other),
+        fine_tuned_difference=tuning,
+        fine_tuned_sentence=in_words(tuning, model="The fine-tuned model", other="the global one")
+        if is_tuned
+        else "",
     )
 
 
-def _pooled_gain(all_rows: ScoredRows, local_rows: ScoredRows, *, seed: str) -> Gain:
-    gain = gain_of(local_rows, seed=seed, other="the hospitals' own")
-    if len(local_rows.labels) == len(all_rows.labels):
-        return gain
-    of_all = gain_of(all_rows, seed=seed).intervals
-    return replace(gain, intervals=of_all | {"local": gain.intervals["local"]})
+def _pooled_gain(hospitals: Mapping[str, ScoredRows], *, seed: str) -> Gain:
+    """Of all hospitals; a difference of those that have both models."""
+    having = {
+        model: tuple(name for name, rows in hospitals.items() if model in rows.probabilities)
+        for model in MODELS
+    }
+    gains = {
+        names: gain_of(
+            _join([hospitals[name] for name in names]), seed=seed, other="the hospitals' own"
+        )
+        for names in sorted(set(having.values()))
+    }
+    of_local, of_tuned = gains[having["local"]], gains[having["fine_tuned"]]
+    return replace(
+        of_local,
+        num_patients=gains[having["global"]].num_patients,
+        intervals={model: gains[having[model]].intervals[model] for model in MODELS},
+        fine_tuned_difference=of_tuned.fine_tuned_difference,
+        fine_tuned_sentence=of_tuned.fine_tuned_sentence,
+    )
 
 
 def assess(hospitals: Mapping[str, ScoredRows], classes: tuple[str, ...]) -> Assessment:

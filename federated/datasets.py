@@ -58,13 +58,19 @@ class ClientDataset:
         return self.indices[positions].astype(np.int64), first.astype(np.int64)
 
 
-def build_dataset(records: Iterable[AdmissionRecord], schema: FeatureSchema) -> ClientDataset:
-    """Encode admissions, sorted by patient and time; one is in memory at a time."""
+def build_dataset(
+    records: Iterable[AdmissionRecord], schema: FeatureSchema, *, keeps_death_codes: bool = False
+) -> ClientDataset:
+    """Encode admissions, sorted by patient and time; one is in memory at a time.
+
+    Args:
+        keeps_death_codes: see `features.encode`.
+    """
     target = target_named(schema.target)
     indices, offsets, numeric = array("i"), array("q", [0]), array("f")
     labels, splits, bands, patients = array("b"), array("b"), array("b"), array("i")
     patient, subject_id = -1, None
-    for record, encoded in encode(records, schema):
+    for record, encoded in encode(records, schema, keeps_death_codes=keeps_death_codes):
         if record.subject_id != subject_id:
             patient, subject_id = patient + 1, record.subject_id
             split = split_of(record.subject_id)

@@ -10,7 +10,20 @@ class InvalidCodeError(FederatedError):
 
 
 class InvalidValueError(FederatedError):
-    """A field of a cohort's row that cannot be read."""
+    """Fields of a cohort's row that cannot be read: a problem each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class InvalidRowError(InvalidValueError):
+    """A row with such fields, and whose it is: empty where that cannot be read either."""
+
+    def __init__(self, *problems: str, subject_id: str, hadm_id: str) -> None:
+        super().__init__(*problems)
+        self.subject_id = subject_id
+        self.hadm_id = hadm_id
 
 
 class CohortError(FederatedError):

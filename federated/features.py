@@ -8,7 +8,7 @@ the public code list, so an index means the same everywhere; the schema's hash p
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -91,7 +91,8 @@ def feature_schema(target_name: str) -> FeatureSchema:
     )
 
 
-def _defines_death(diagnosis: CodedDiagnosis, category: str) -> bool:
+def defines_death(diagnosis: CodedDiagnosis, category: str | None) -> bool:
+    """Whether a diagnosis, of this ICD-10 category, says "dead or dying" rather than why."""
     codes = DEATH_CODES_ICD9 if diagnosis.icd_version == 9 else DEATH_CODES_ICD10
     return category in DEATH_CATEGORIES or diagnosis.icd_code.startswith(codes)
 
@@ -106,7 +107,7 @@ def sparse_inputs_of(record: AdmissionRecord, schema: FeatureSchema, target: Tar
         category = icd.icd10_category(diagnosis.icd_code, diagnosis.icd_version)
         if category is None:
             continue  # a code that no list knows says nothing a model could have learned
-        if target.drops_death_codes and _defines_death(diagnosis, category):
+        if target.drops_death_codes and defines_death(diagnosis, category):
             continue
         inputs.add(index[f"code {category}"])
         inputs.add(index[f"chapter {icd.chapter_of(category)}"])
@@ -146,13 +147,18 @@ class EncodedAdmission:
 
 
 def encode(
-    records: Iterable[AdmissionRecord], schema: FeatureSchema
+    records: Iterable[AdmissionRecord], schema: FeatureSchema, *, keeps_death_codes: bool = False
 ) -> Iterator[tuple[AdmissionRecord, EncodedAdmission]]:
     """Encode admissions, sorted so that a patient's stand together in order of time.
 
     What happened later never becomes an input: only admissions before this one are counted.
+
+    Args:
+        keeps_death_codes: even for a target that drops them, to show what they would be worth.
     """
     target = target_named(schema.target)
+    if keeps_death_codes:
+        target = replace(target, drops_death_codes=False)
     subject_id, earlier = None, 0
     for record in records:
         earlier = earlier + 1 if record.subject_id == subject_id else 0

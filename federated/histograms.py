@@ -30,7 +30,7 @@ from federated.suppression import MIN_PATIENTS
 
 NUM_BINS = 256
 MAX_LOGIT = 8.0  # a probability of 0.9997; what is beyond joins the outermost bin
-PLACEMENT_STEPS = 10
+PLACEMENT_STEPS = 20
 
 Bins = NDArray[np.int64]
 
@@ -214,10 +214,11 @@ def pooled_ranking(hospitals: Sequence[tuple[ScoreHistogram, ...]]) -> PooledRan
 
     Bins merged differently cannot simply be added up, and the edges that all hospitals share may
     be few. So each hospital's count of a merged bin is spread over the fixed bins it is made of,
-    in proportion to what all hospitals together have there: the maximum-likelihood distribution of
-    grouped data (Turnbull 1976), ten steps of it from uniform, positives and negatives apart.
-    Counts of a bin that is not merged are exact. Within a fixed bin half of the pairs of a
-    positive and a negative are counted for AUROC; for AUPRC, precision is followed through the
+    in proportion to a normal distribution of the logits, one of the positives and one of the
+    negatives of all hospitals, fitted to the merged counts (EM of grouped data, Dempster, Laird &
+    Rubin 1977, section 4.2); at most nine patients above the first fixed bin, where merging
+    stopped. Counts of a bin that is not merged are exact. Within a fixed bin half of the pairs of
+    a positive and a negative are counted for AUROC; for AUPRC, precision is followed through the
     bin as if the two were evenly mixed.
 
     The bounds do without any of that. Only pairs whose released bins overlap can be ranked either
@@ -280,10 +281,7 @@ def _pool(histograms: tuple[ScoreHistogram, ...]) -> _Pooled:
         return np.bincount(position, weights=counts, minlength=NUM_BINS).astype(np.float64)
 
     return _Pooled(
-        counts=(
-            _spread([(histogram.starts, histogram.positives) for histogram in histograms]),
-            _spread([(histogram.starts, histogram.negatives) for histogram in histograms]),
-        ),
+        counts=_spread(histograms),
         bounds=(
             at(starts, positives),
             at(tops, positives),
@@ -293,24 +291,63 @@ def _pool(histograms: tuple[ScoreHistogram, ...]) -> _Pooled:
     )
 
 
-def _spread(released: list[tuple[Bins, Figures]]) -> Figures:
-    """All hospitals' counts (num_samples, num_bins) on the fixed bins (num_samples, NUM_BINS)."""
-    released = [(starts, counts) for starts, counts in released if len(starts)]
+def _spread(histograms: tuple[ScoreHistogram, ...]) -> tuple[Figures, Figures]:
+    """All hospitals' positives and negatives (num_samples, NUM_BINS), see `pooled_ranking`."""
+    released = [histogram for histogram in histograms if len(histogram.starts)]
     if not released:
-        return np.zeros((1, NUM_BINS))
+        return np.zeros((1, NUM_BINS)), np.zeros((1, NUM_BINS))
+    bins = np.arange(NUM_BINS)
 
-    def place(shape: Figures, num_samples: int | None) -> Figures:
-        total = np.zeros(NUM_BINS)
-        for starts, counts in released:
-            merged = np.searchsorted(starts, np.arange(NUM_BINS), side="right") - 1
-            share = shape / np.add.reduceat(shape, starts)[merged]
-            total = total + counts[:num_samples, merged] * share
-        return total
+    def place(densities: tuple[Figures, Figures], num_samples: int | None) -> list[Figures]:
+        totals = [np.zeros((1, NUM_BINS)), np.zeros((1, NUM_BINS))]
+        for histogram in released:
+            merged = np.searchsorted(histogram.starts, bins, side="right") - 1
+            for which, (counts, share) in enumerate(_shares(histogram, merged, densities)):
+                totals[which] = totals[which] + counts[:num_samples, merged] * share
+        return totals
 
-    shape = np.ones(NUM_BINS)
+    densities = (np.ones(NUM_BINS), np.ones(NUM_BINS))
     for _ in range(PLACEMENT_STEPS):
-        shape = place(shape, 1)[0] + 1e-9  # nothing by nothing is spread evenly
-    return place(shape, None)
+        positives, negatives = place(densities, 1)
+        densities = (_normal_density(positives[0]), _normal_density(negatives[0]))
+    positives, negatives = place(densities, None)
+    return positives, negatives
+
+
+def _shares(
+    histogram: ScoreHistogram, merged: Bins, densities: tuple[Figures, Figures]
+) -> list[tuple[Figures, Figures]]:
+    """Of positives and negatives: the counts, and each fixed bin's share of its merged bin's."""
+    starts = histogram.starts
+    is_first = np.zeros(NUM_BINS, bool)
+    is_first[starts] = True
+    shares = [density / np.add.reduceat(density, starts)[merged] for density in densities]
+    # Merging from the top stopped at the tenth patient: nine at most lie above the first fixed
+    # bin. Not so in the lowest bin, which what was left over has joined.
+    both = (histogram.positives, histogram.negatives)
+    above = sum(
+        np.add.reduceat(counts[0, merged] * share * ~is_first, starts)
+        for counts, share in zip(both, shares, strict=True)
+    )
+    kept = np.minimum(1, (MIN_PATIENTS - 1) / np.maximum(above, 1e-9))
+    kept[0] = 1
+    found = []
+    for counts, share in zip(both, shares, strict=True):
+        capped = share * np.where(is_first, 1, kept[merged])
+        capped[starts] += 1 - np.add.reduceat(capped, starts)
+        found.append((counts, capped))
+    return found
+
+
+def _normal_density(counts: Figures) -> Figures:
+    """Of the normal distribution with the mean and variance of counts (NUM_BINS,), in the logit."""
+    bins = np.arange(NUM_BINS)
+    total = max(counts.sum(), 1e-9)
+    mean = (bins * counts).sum() / total
+    variance = max((((bins - mean) ** 2) * counts).sum() / total, 1.0)
+    # Where it is all but zero a merged bin is spread evenly.
+    density: Figures = np.exp(-((bins - mean) ** 2) / (2 * variance)) + 1e-12
+    return density
 
 
 def _figure(values: list[Figures], bounds: list[tuple[float, float]]) -> PooledFigure:

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from enum import Enum
 from functools import cache, lru_cache
@@ -85,6 +86,13 @@ def code_status(code: str, version: int) -> CodeStatus:
     if kind == _RETIRED or code[: _category_length(code, version)] in _kinds()[version]:
         return CodeStatus.RETIRED_OR_UNKNOWN
     return CodeStatus.UNKNOWN_CATEGORY
+
+
+def leaves_of(code: str, version: int) -> list[str]:
+    """The current codes that a normalised code has been divided into; itself if it is one."""
+    leaves = _leaves()[version]
+    first = bisect_left(leaves, code)
+    return leaves[first : bisect_left(leaves, code + "~", lo=first)]
 
 
 def icd10_category(code: str, version: int) -> str | None:
@@ -187,6 +195,14 @@ def _kinds() -> dict[int, dict[str, str]]:
     for code, version, kind, _title in _rows("icd_codes.csv.gz"):
         kinds[int(version)][code] = kind
     return kinds
+
+
+@cache
+def _leaves() -> dict[int, list[str]]:
+    return {
+        version: sorted(code for code, kind in kinds.items() if kind == _LEAF)
+        for version, kinds in _kinds().items()
+    }
 
 
 @cache

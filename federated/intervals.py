@@ -253,7 +253,8 @@ def pooled_mean(hospitals: Sequence[ResampledSums]) -> Resampled:
         return Resampled(totals / num_rows)
 
 
-def _number(value: float, places: int) -> str:
+def number_in_words(value: float, places: int) -> str:
+    """With a minus sign as it is printed, and none before a zero."""
     text = f"{abs(value):.{places}f}"
     return f"−{text}" if value < 0 and float(text) else text
 
@@ -276,13 +277,13 @@ def in_words(
     low, high = round(difference.low, MAX_PLACES), round(difference.high, MAX_PLACES)
     if low <= 0 <= high:
         figures = [difference.estimate, difference.low, difference.high]
-        estimate, low_text, high_text = (_number(figure, 2) for figure in figures)
+        estimate, low_text, high_text = (number_in_words(figure, 2) for figure in figures)
         return f"No difference can be told {between}: {estimate} ({low_text} to {high_text})"
     sign = 1 if low > 0 else -1
     nearer, farther = sorted((abs(difference.low), abs(difference.high)))
     places = next(p for p in range(2, MAX_PLACES + 1) if round(nearer, p))
     verb = "beats" if (sign > 0) == higher_is_better else "is worse than"
     return (
-        f"{model} {verb} {other} by {_number(sign * difference.estimate, places)}"
-        f" ({_number(nearer, places)} to {_number(farther, places)})"
+        f"{model} {verb} {other} by {number_in_words(sign * difference.estimate, places)}"
+        f" ({number_in_words(nearer, places)} to {number_in_words(farther, places)})"
     )

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from argparse import ArgumentParser
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -26,6 +28,19 @@ class LocalTrainingConfig:
             raise InvalidPlanError("local_epochs and batch_size start at 1")
         if not 0 < self.learning_rate < 100 or not 0 <= self.weight_decay < 1:
             raise InvalidPlanError("learning_rate lies in (0, 100), weight_decay in [0, 1)")
+
+
+def add_local_training_arguments(parser: ArgumentParser) -> None:
+    """An option for each part of a `LocalTrainingConfig`; `local_training_of` reads them."""
+    for field in fields(LocalTrainingConfig):
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(field.default), default=field.default)
+
+
+def local_training_of(options: Mapping[str, Any]) -> LocalTrainingConfig:
+    """Raises InvalidPlanError."""
+    chosen = {field.name: options[field.name] for field in fields(LocalTrainingConfig)}
+    return LocalTrainingConfig(**chosen)
 
 
 LEAVES_THE_HOSPITAL = (

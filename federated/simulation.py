@@ -5,13 +5,13 @@ A served run takes the same steps (`federated.rounds`) on the same data, and end
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from federated.aggregation import ClientUpdate
 from federated.datasets import ClientDataset
-from federated.params import Params, params_sha256
+from federated.params import Params, add, params_sha256
 from federated.plan import TrainingPlan
 from federated.rounds import (
     check_classes,
@@ -27,11 +27,18 @@ from federated.scaling import FeatureScaling, feature_statistics, pooled_scaling
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """Where a run ends: what a model version holds."""
+    """Where a run ends: what a model version holds.
+
+    Attributes:
+        client_ids: who took part, sorted.
+        local_params: what the last round's training made of its base at each client: the global
+            model fine-tuned there.
+    """
 
     params: Params
     scaling: FeatureScaling
-    client_ids: tuple[str, ...]  # who took part, sorted
+    client_ids: tuple[str, ...]
+    local_params: dict[str, Params] = field(default_factory=dict)
 
     @property
     def final_sha256(self) -> str:
@@ -65,6 +72,14 @@ def simulate(
     params = first_params(plan, seed=seed)
     server_state = first_server_state(plan, params, num_clients=len(client_ids))
     client_states: dict[str, Params] = {}
+    local_params: dict[str, Params] = {}
+
+    def arriving(update: ClientUpdate, round_number: int) -> ClientUpdate:
+        arrived = on_update(update, round_number)
+        if round_number == plan.num_rounds:
+            local_params[update.client_id] = add(params, arrived.delta_params)
+        return arrived
+
     for round_number in range(1, plan.num_rounds + 1):
         params, server_state = run_round(
             params,
@@ -75,10 +90,10 @@ def simulate(
             round_number=round_number,
             server_state=server_state,
             client_states=client_states,
-            on_update=on_update,
+            on_update=arriving,
         )
         on_round(round_number)
-    return SimulationResult(params, scaling, client_ids)
+    return SimulationResult(params, scaling, client_ids, local_params)
 
 
 def run_round(

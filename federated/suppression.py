@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_PATIENTS = 10  # a count below is not shown, nor is a figure of fewer
+from federated.small_counts import MIN_PATIENTS as MIN_PATIENTS
 
 Counts = NDArray[np.int64]
 Hidden = NDArray[np.bool_]

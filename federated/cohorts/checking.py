@@ -2,19 +2,25 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federated.cohorts.csv_files import label_of, place_of, read_rows
+from federated.cohorts.csv_files import label_of, place_of, read_header, read_rows
 from federated.cohorts.disk_dict import DiskDict
 from federated.cohorts.layouts import EnvoyFiles, envoys_of_admissions
 from federated.cohorts.reading import outcome_rows
 from federated.cohorts.records import DIAGNOSES_HEADER
-from federated.cohorts.values import parse_code, parse_coded, parse_id
-from federated.errors import CohortError, InvalidValueError
+from federated.cohorts.values import (
+    parse_code,
+    parse_coded,
+    parse_id,
+    parse_seq_num,
+    problems_of,
+)
+from federated.errors import CohortError, InvalidRowError, InvalidValueError
 from federated.icd import CodeStatus, code_status
 
 MAX_PROBLEMS = 20
@@ -30,6 +36,8 @@ ODD_CODES = {
 REPAIRED_ZEROS = "leading zeros of an ICD-9 code restored"
 LOST_ZEROS = "no ICD-9 code has a leading zero: they have probably been lost"
 SEX_DISAGREEMENT = "patient whose sex differs between admissions"
+DISCHARGED_TOO_EARLY = "stay whose discharge is before its admission"
+DEAD_AND_HOME = "stay that ended both with a death in hospital and with a discharge home"
 NO_OUTCOMES_FILE = "no outcomes file"
 NO_OUTCOME = "admission without an outcome"
 NO_DIAGNOSES = "outcome without diagnoses"
@@ -60,6 +68,7 @@ def check_envoy(
         CohortError: with the problems, each naming file, line and the value at fault, but never a
             patient's or an admission's identifier.
     """
+    _refuse_swapped(files)
     with DiskDict[str]() as subjects, DiskDict[str]() as sexes, DiskDict[int]() as lines:
         check = _Check(files, subjects, on_progress, num_told)
         for read in (partial(check.read_outcomes, sexes), partial(check.read_diagnoses, lines)):
@@ -86,6 +95,25 @@ def first_places(files: EnvoyFiles, hadm_ids: set[str]) -> list[str]:
                 if len(places) == MAX_PROBLEMS:
                     return places
     return places
+
+
+def _refuse_swapped(files: EnvoyFiles) -> None:
+    """A file of diagnoses has all columns that one of outcomes must have: each row would be wrong.
+
+    Raises CohortError.
+    """
+    if files.outcomes is None or files.admissions is not None:
+        return
+    only_of_diagnoses = set(DIAGNOSES_HEADER[2:])
+    if only_of_diagnoses <= set(read_header(files.outcomes)) and only_of_diagnoses.isdisjoint(
+        read_header(files.diagnoses)
+    ):
+        raise CohortError(
+            [
+                f"{label_of(files.outcomes)}: the two files are swapped: this one has the columns"
+                f" of diagnoses, and {label_of(files.diagnoses)} has not"
+            ]
+        )
 
 
 class _TooManyError(CohortError):
@@ -117,12 +145,20 @@ class _Check:
         for place, record in outcome_rows(self.files, self.hashes, self.refuse):
             self.count_row()
             if isinstance(record, InvalidValueError):
-                self.refuse(f"{place}: {record}")
-                continue
+                self.refuse_row(place, record.problems)
+                if not isinstance(record, InvalidRowError):
+                    continue
             if record.hadm_id in self.subjects:
                 self.refuse(f"{place}: its hadm_id is there twice")
                 continue
-            self.admit(record.subject_id, record.hadm_id)
+            if record.subject_id and record.hadm_id:
+                self.admit(record.subject_id, record.hadm_id)
+            if isinstance(record, InvalidRowError):
+                continue
+            if "" < record.discharged_at < record.admitted_at:
+                self.warnings.add(DISCHARGED_TOO_EARLY, place)
+            if record.died_in_hospital and record.discharged_home:
+                self.warnings.add(DEAD_AND_HOME, place)
             subject_id, sex = record.subject_id, record.sex
             if sex and sexes.setdefault(subject_id, sex) != sex and subject_id not in disagreeing:
                 disagreeing.add(subject_id)
@@ -147,12 +183,15 @@ class _Check:
                 parse_id(hadm_id, "hadm_id")
                 self.admit(subject_id, hadm_id)
                 seq_num = parse_coded(seq_text, icd_code, icd_version).seq_num
-            except InvalidValueError as error:
-                self.refuse(f"{place_of(path, line)}: {error}")
-                continue
-            codes.add(icd_code, icd_version, line)
-            self.num_diagnoses += 1
-            num_diagnosed += lines.setdefault(hadm_id, line) == line
+            except InvalidValueError:
+                known_seq_num = self.refuse_diagnosis(place_of(path, line), values)
+                if known_seq_num is None:
+                    continue
+                seq_num = known_seq_num
+            else:
+                codes.add(icd_code, icd_version, line)
+                self.num_diagnoses += 1
+                num_diagnosed += lines.setdefault(hadm_id, line) == line
             # No identifier holds a tab: it could not be printed.
             first_line = lines.setdefault(f"{hadm_id}\t{seq_num}", line)
             if first_line != line:
@@ -163,6 +202,17 @@ class _Check:
         codes.warn(self.warnings)
         if num_diagnosed < self.num_admissions:
             self.warnings.add(NO_DIAGNOSES, "", self.num_admissions - num_diagnosed)
+
+    def refuse_diagnosis(self, place: str, values: tuple[str, ...]) -> int | None:
+        """Tell each wrong field; returns the seq_num if it, and whose it is, can be read."""
+        subject_id, hadm_id, seq_text, icd_code, icd_version = values
+        problems = problems_of(
+            partial(parse_id, subject_id, "subject_id"), partial(parse_id, hadm_id, "hadm_id")
+        ) or problems_of(partial(self.admit, subject_id, hadm_id))
+        is_known = not problems and not problems_of(partial(parse_seq_num, seq_text))
+        problems += problems_of(partial(parse_coded, seq_text, icd_code, icd_version))
+        self.refuse_row(place, problems)
+        return parse_seq_num(seq_text) if is_known else None
 
     def summary(self) -> CohortSummary:
         if not self.num_admissions and not self.problems:
@@ -185,6 +235,10 @@ class _Check:
         self.num_rows += 1
         if self.on_progress and self.num_rows % PROGRESS_ROWS == 0:
             self.on_progress(self.num_rows)
+
+    def refuse_row(self, place: str, problems: Iterable[str]) -> None:
+        for problem in problems:
+            self.refuse(f"{place}: {problem}")
 
     def refuse(self, problem: str) -> None:
         self.num_problems += 1

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -15,6 +16,10 @@ from typing import Any, BinaryIO, TypeAlias
 from federated.errors import CohortError
 
 GZIP_MAGIC = b"\x1f\x8b"
+# Comma is the only one read: what a spreadsheet writes depends on its language.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NO_TEXT = "is not UTF-8 text: is it a CSV file? If it is, save it as CSV UTF-8"
+MAX_HEADER_BYTES = 2**16
 
 Rows: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]  # line and values
 Refuse: TypeAlias = Callable[[str], None]
@@ -57,6 +62,16 @@ def read_rows(
                 hashes[path.name.removesuffix(".gz")] = hashing.digest.hexdigest()
 
 
+def read_header(path: Path) -> list[str]:
+    """The names of a file's columns; none if they cannot be read: who reads its rows is told."""
+    try:
+        with _open_plain(path) as plain:
+            first_line = plain.readline(MAX_HEADER_BYTES).decode("utf-8-sig")
+        return _names(next(csv.reader([first_line], strict=True), []))
+    except (CohortError, UnicodeDecodeError, csv.Error):
+        return []
+
+
 def parse_rows(
     text: Iterable[str],
     path: Path,
@@ -65,9 +80,12 @@ def parse_rows(
     refuse: Refuse | None = None,
 ) -> Rows:
     """As `read_rows`, of a text that is open; `path` is only what its problems name."""
-    reader = csv.reader(text, strict=True)
+    lines = iter(text)
     try:
-        header = [name.strip().lower() for name in next(reader, [])]
+        first_line = next(lines, "")
+        _check_first_line(first_line, path, (*required, *optional))
+        reader = csv.reader(chain((first_line,), lines), strict=True)
+        header = _names(next(reader, []))
         _check_header(header, path, required, optional)
         # Each row gets one empty value behind its last: that of an absent column.
         positions = [
@@ -90,19 +108,37 @@ def parse_rows(
         raise CohortError([f"{place_of(path, reader.line_num)}: {error}"]) from error
     except UnicodeDecodeError as error:
         place = place_of(path, _first_line_not_utf8(path))
-        raise CohortError([f"{place}: is not UTF-8 ({error.reason})"]) from error
+        raise CohortError([f"{place}: {NO_TEXT}"]) from error
+
+
+def _names(header: Iterable[str]) -> list[str]:
+    return [name.strip().lower() for name in header]
+
+
+def _check_first_line(first_line: str, path: Path, wanted: Sequence[str]) -> None:
+    if "\0" in first_line:
+        raise CohortError([f"{place_of(path, 1)}: {NO_TEXT}"])
+    for separator, words in OTHER_SEPARATORS.items():
+        # Quotes are no matter here, and behind them csv would stumble over the separator.
+        names = _names(first_line.replace('"', "").split(separator))
+        if len(set(wanted).intersection(names)) > 1:
+            raise CohortError([f"{label_of(path)}: is separated by {words}, and must be by commas"])
 
 
 def _check_header(
     header: Sequence[str], path: Path, required: Sequence[str], optional: Sequence[str]
 ) -> None:
+    problems = [
+        f"{place_of(path, 1)}: the column {name} is there twice"
+        for name in (*required, *optional)
+        if header.count(name) > 1
+    ]
     missing = [name for name in required if name not in header]
     if missing:
         plural = "s" if len(missing) > 1 else ""
-        raise CohortError([f"{label_of(path)}: missing column{plural} {', '.join(missing)}"])
-    for name in (*required, *optional):
-        if header.count(name) > 1:
-            raise CohortError([f"{place_of(path, 1)}: the column {name} is there twice"])
+        problems.insert(0, f"{label_of(path)}: missing column{plural} {', '.join(missing)}")
+    if problems:
+        raise CohortError(problems)
 
 
 def _first_line_not_utf8(path: Path) -> int:

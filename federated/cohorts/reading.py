@@ -91,7 +91,7 @@ def outcome_rows(
 def _given_outcomes(files: EnvoyFiles) -> Iterator[AdmissionRecord]:
     for place, record in outcome_rows(files):
         if isinstance(record, InvalidValueError):
-            raise CohortError([f"{place}: {record}"])
+            raise CohortError([f"{place}: {problem}" for problem in record.problems])
         yield record
 
 

@@ -13,7 +13,7 @@ from federated.cohorts.records import (
     CodedDiagnosis,
     canonical_time,
 )
-from federated.errors import InvalidCodeError, InvalidValueError
+from federated.errors import InvalidCodeError, InvalidRowError, InvalidValueError
 from federated.icd import normalize_code
 
 MAX_ID_LENGTH = 64
@@ -32,6 +32,17 @@ _ICD_VERSIONS = {"9": 9, "10": 10, "9.0": 9, "10.0": 10}
 
 def _refuse(column: str, text: str, wanted: str) -> InvalidValueError:
     return InvalidValueError(f"{column} {text[:40]!r} is no {wanted}")
+
+
+def problems_of(*parsers: Callable[[], object]) -> list[str]:
+    """What is wrong by each of these."""
+    problems: list[str] = []
+    for parse in parsers:
+        try:
+            parse()
+        except InvalidValueError as error:
+            problems += error.problems
+    return problems
 
 
 def parse_id(text: str, column: str) -> str:
@@ -124,30 +135,53 @@ _OUTCOME_FIELDS = tuple(zip(_PARSERS, OUTCOMES_HEADER, strict=True))
 
 
 def parse_outcome(values: Sequence[str]) -> AdmissionRecord:
-    """A row of the columns OUTCOMES_HEADER."""
-    return AdmissionRecord(
-        *(
-            parse(text, column)
-            for (parse, column), text in zip(_OUTCOME_FIELDS, values, strict=True)
+    """A row of the columns OUTCOMES_HEADER. Raises InvalidRowError naming every wrong field."""
+    try:
+        return AdmissionRecord(
+            *(
+                parse(text, column)
+                for (parse, column), text in zip(_OUTCOME_FIELDS, values, strict=True)
+            )
         )
+    except InvalidValueError:
+        raise _wrong_outcome(values) from None
+
+
+def _wrong_outcome(values: Sequence[str]) -> InvalidRowError:
+    parsers = [
+        partial(parse, text, column)
+        for (parse, column), text in zip(_OUTCOME_FIELDS, values, strict=True)
+    ]
+    subject_id, hadm_id = (
+        "" if problems_of(parse) else text for parse, text in zip(parsers[:2], values, strict=False)
     )
+    return InvalidRowError(*problems_of(*parsers), subject_id=subject_id, hadm_id=hadm_id)
 
 
 @lru_cache(maxsize=2048)
 def parse_coded(seq_num: str, icd_code: str, icd_version: str) -> CodedDiagnosis:
-    """What a row of diagnoses says besides whose it is."""
-    number = parse_count(seq_num, "seq_num", MAX_SEQ_NUM)
+    """What a row of diagnoses says besides whose it is; a refusal names every wrong field."""
+    parsers = partial(parse_seq_num, seq_num), partial(parse_code, icd_code, icd_version)
+    try:
+        number, (code, version, _warning) = parsers[0](), parsers[1]()
+    except InvalidValueError:
+        raise InvalidValueError(*problems_of(*parsers)) from None
+    return CodedDiagnosis(number, code, version)
+
+
+def parse_seq_num(text: str) -> int:
+    """The place of a diagnosis in its stay."""
+    number = parse_count(text, "seq_num", MAX_SEQ_NUM)
     if number is None:
         raise InvalidValueError("seq_num is empty")
-    code, version, _warning = parse_code(icd_code, icd_version)
-    return CodedDiagnosis(number, code, version)
+    return number
 
 
 def parse_code(icd_code: str, icd_version: str) -> tuple[str, int, str | None]:
     """A normalised code, its version, and a warning in words if the code had to be repaired."""
     version = _ICD_VERSIONS.get(icd_version)
     if version is None:
-        raise _refuse("icd_version", icd_version, "version of ICD (9 or 10)")
+        raise _wrong_version(icd_code, icd_version)
     if not icd_code:
         raise InvalidValueError("icd_code is empty")
     try:
@@ -155,3 +189,14 @@ def parse_code(icd_code: str, icd_version: str) -> tuple[str, int, str | None]:
     except InvalidCodeError as error:
         raise InvalidValueError(f"icd_code {error}") from error
     return code, version, warning
+
+
+def _wrong_version(icd_code: str, icd_version: str) -> InvalidValueError:
+    """With what is wrong with the code whichever version it is of."""
+    problems = [*_refuse("icd_version", icd_version, "version of ICD (9 or 10)").problems]
+    of_each = [problems_of(partial(parse_code, icd_code, version)) for version in ("9", "10")]
+    if not icd_code:
+        problems += of_each[0]
+    elif all(of_each):
+        problems.append(f"icd_code {icd_code[:40]!r} is no ICD code of either version")
+    return InvalidValueError(*problems)

@@ -13,7 +13,7 @@ from federated.aggregation import ClientUpdate
 from federated.errors import InvalidPlanError, UnknownStrategyError
 from federated.params import Params
 from federated.strategies.averaging import FedProxParameters, fedavg, fedprox
-from federated.strategies.parameters import StrategyParameters
+from federated.strategies.parameters import StrategyParameters, read_value
 from federated.strategies.robust import (
     MedianParameters,
     MultiKrumParameters,
@@ -81,6 +81,24 @@ class Strategy:
                 f"{self.name} has no parameter {', '.join(odd)}; its parameters: {has}"
             )
         return self.parameters(**chosen)
+
+    def read_parameters(self, given: Iterable[str]) -> dict[str, Any]:
+        """What `name=value` on a command line chooses, for `make_parameters`.
+
+        Raises:
+            InvalidPlanError: names what is not of that form, given twice or of another type.
+        """
+        known = {field.name: field for field in fields(self.parameters)}
+        chosen: dict[str, Any] = {}
+        for text in given:
+            name, is_assignment, value = text.partition("=")
+            if not name or not is_assignment:
+                raise InvalidPlanError(f"a parameter is given as name=value, not {text!r}")
+            if name in chosen:
+                raise InvalidPlanError(f"{name} is given twice")
+            # An unknown name is refused by `make_parameters`, which says what there is.
+            chosen[name] = read_value(known[name], value) if name in known else value
+        return chosen
 
 
 _STRATEGIES = (

@@ -51,6 +51,26 @@ def flag(default: bool, *, meaning: str) -> Any:
     return field(default=default, metadata={"meaning": meaning})
 
 
+def read_value(one: Field[Any], text: str) -> Any:
+    """A parameter's value as a person writes it on a command line.
+
+    Raises:
+        InvalidPlanError: it is of another type; whether it is in range is checked later.
+    """
+    word = text.strip().lower()
+    if one.type is bool:
+        if word not in ("true", "false"):
+            raise InvalidPlanError(f"{one.name} is true or false, not {text!r}")
+        return word == "true"
+    if word == "none" and one.type == int | None:
+        return None
+    try:
+        return float(word) if one.type is float else int(word)
+    except ValueError:
+        kind = "a number" if one.type is float else "a whole number"
+        raise InvalidPlanError(f"{one.name} is {kind}, not {text!r}") from None
+
+
 def _checked(one: Field[Any], value: Any) -> Any:
     if one.type is bool:
         if not isinstance(value, bool):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from federated.simulation import simulate
 from tests.federated.builders import make_dataset, make_hospital, make_hospitals, small_plan
 
 FIGURES = {"auroc", "auprc", "accuracy", "brier"}
-MODELS = {"rule_of_thumb", "local", "global", "pooled"}
+MODELS = {"rule_of_thumb", "local", "global", "fine_tuned", "pooled"}
 
 
 def report_of(datasets, plan=None, **options):
@@ -55,7 +56,7 @@ def test_a_band_that_nobody_is_in_has_the_frequencies_of_all():
 # The report
 
 
-def test_a_report_has_four_figures_of_four_models_for_all_and_for_each_hospital(report):
+def test_a_report_has_four_figures_of_five_models_for_all_and_for_each_hospital(report):
     assert set(report) > {"pooled_test", "mean_of_envoys", "envoys"}
     assert [envoy["name"] for envoy in report["envoys"]] == ["north", "south", "west"]
     for part in (report["pooled_test"], report["mean_of_envoys"], *report["envoys"]):
@@ -193,6 +194,56 @@ def test_a_report_has_intervals_and_a_sentence_for_each_hospital_and_for_all(rep
         assert pooled[model]["estimate"] == pytest.approx(
             report["pooled_test"][model]["auroc"], abs=1e-6
         )
+
+
+def test_a_count_of_test_patients_under_ten_is_hidden_and_another_so_that_no_sum_tells_it():
+    hospitals = make_hospitals()
+    federated = simulate(hospitals, small_plan(), seed=0)
+    made = benefit_report(hospitals, small_plan(), federated, num_classes=3, seed=0)
+    counts = {"north": 180, "south": 28, "west": 9}
+    gains = {
+        name: dataclasses.replace(gain, num_patients=counts[name])
+        for name, gain in made.gains.items()
+    }
+    benefit = dataclasses.replace(made, gains=gains).to_json()["benefit"]
+    assert [gain["num_patients"] for gain in benefit["envoys"]] == [180, None, None]
+    assert [gain["has_enough_patients"] for gain in benefit["envoys"]] == [True, True, False]
+    assert benefit["pooled_test"]["num_patients"] == 217
+
+
+def test_fine_tuning_is_compared_with_the_global_model_where_the_last_round_had_the_hospital():
+    hospitals = make_hospitals()
+    plan = small_plan()
+    federated = simulate(hospitals, plan, seed=0)
+    assert set(federated.local_params) == set(hospitals)
+    without = dataclasses.replace(
+        federated, local_params={"north": federated.local_params["north"]}
+    )
+    result = benefit_report(hospitals, plan, without, num_classes=3, seed=0).to_json()
+    gains = {gain["name"]: gain for gain in result["benefit"]["envoys"]}
+    assert "the fine-tuned model and the global one" in gains["north"]["fine_tuned_sentence"]
+    assert gains["south"]["fine_tuned_sentence"] == ""
+    assert set(of_envoy(result, "south")["fine_tuned"].values()) == {None}
+    # Of all together it is judged on the patients of those that have one.
+    assert result["pooled_test"]["fine_tuned"] == of_envoy(result, "north")["fine_tuned"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_fine_tuned_model_is_the_last_base_plus_the_hospitals_last_update():
+    hospitals = make_hospitals()
+    one_round = simulate(hospitals, small_plan(num_rounds=1), seed=0)
+    deltas = {}
+
+    def note(update, round_number):
+        if round_number == 2:
+            deltas[update.client_id] = update.delta_params
+        return update
+
+    two_rounds = simulate(hospitals, small_plan(num_rounds=2), seed=0, on_update=note)
+    for name in hospitals:
+        for parameter, value in two_rounds.local_params[name].items():
+            base = one_round.params[parameter]
+            np.testing.assert_array_equal(value, base + deltas[name][parameter])
 
 
 def test_hospitals_without_a_local_model_count_for_the_others_only():

@@ -272,6 +272,60 @@ def test_a_truncated_gzip_is_refused(tmp_path):
     assert found.startswith("north/diagnoses_icd.csv: truncated or damaged gzip")
 
 
+def test_every_wrong_field_of_a_row_is_a_problem(tmp_path):
+    diagnoses = DIAGNOSES.replace("p1,11,2,E11.9,10", ",11,1,,11").replace("13,1,", "13,x,")
+    outcomes = OUTCOMES.replace("p1,12,61,,1.5,0", "p1,11,61 years,?,inf,no").replace("M,", "X,")
+    problems = problems_of(write_envoy(tmp_path, diagnoses, outcomes))
+    assert [problem.removeprefix("north/")[:40] for problem in problems] == [
+        "outcomes.csv line 3: age '61 years' is n",
+        "outcomes.csv line 3: gender '?' is no ge",
+        "outcomes.csv line 3: los_days 'inf' is n",
+        "outcomes.csv line 3: readmit_30d 'no' is",
+        "outcomes.csv line 3: its hadm_id is ther",
+        "outcomes.csv line 4: gender 'X' is no ge",
+        "diagnoses_icd.csv line 3: subject_id is ",
+        "diagnoses_icd.csv line 3: icd_version '1",
+        "diagnoses_icd.csv line 3: icd_code is em",
+        "diagnoses_icd.csv line 5: seq_num 'x' is",
+    ]
+
+
+def test_a_wrong_row_is_still_compared_with_the_others(tmp_path):
+    diagnoses = DIAGNOSES.replace("11,2,E11.9", "11,1,none").replace("p2,13", "p2,12")
+    assert problems_of(write_envoy(tmp_path, diagnoses.replace("0389", "none"))) == [
+        "north/diagnoses_icd.csv line 3: icd_code 'none' is no ICD-10 code",
+        "north/diagnoses_icd.csv line 3: seq_num 1 of its hadm_id stands in line 2 already",
+        "north/diagnoses_icd.csv line 5: its hadm_id belongs to two subject_ids",
+        "north/diagnoses_icd.csv line 5: icd_code 'none' is no ICD-9 code",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("separator", "words"), [(";", "semicolons"), ("\t", "tabs"), ('";"', "semicolons")]
+)
+def test_another_separator_is_named(tmp_path, separator, words):
+    diagnoses, outcomes = (
+        "".join(
+            f'"{line}"\n'.replace(",", separator)
+            if '"' in separator
+            else f"{line}\n".replace(",", separator)
+            for line in text.splitlines()
+        )
+        for text in (DIAGNOSES, OUTCOMES)
+    )
+    files = write_envoy(tmp_path, diagnoses, outcomes)
+    (problem,) = problems_of(files)
+    assert problem == f"north/outcomes.csv: is separated by {words}, and must be by commas"
+    with pytest.raises(CohortError) as caught:
+        check_envoy(files, num_told=9)
+    assert len(caught.value.problems) == 2
+
+
+def test_swapped_files_are_told_apart_from_wrong_ones(tmp_path):
+    (problem,) = problems_of(write_envoy(tmp_path, OUTCOMES, DIAGNOSES))
+    assert "the two files are swapped" in problem
+
+
 def test_a_file_that_is_not_utf8_is_refused_naming_the_line(tmp_path):
     latin = DIAGNOSES.replace("E11.9", "Diabète").encode("latin-1")
     (found,) = problems_of(write_envoy(tmp_path, latin))
@@ -308,6 +362,27 @@ def test_two_files_that_could_both_be_meant_are_refused(tmp_path):
 
 
 # What is taken with a warning
+
+
+def test_a_stay_that_cannot_be_is_taken_with_a_warning(tmp_path):
+    outcomes = """subject_id,hadm_id,admitted_at,discharged_at,discharged_home,died_in_hospital
+p1,11,2026-03-02 08:00:00,2026-03-02 07:59:59,,
+p1,12,2026-03-02,2026-03-02,0,1
+p2,13,,2026-03-01,1,1
+"""
+    summary = check_envoy(write_envoy(tmp_path, DIAGNOSES, outcomes))
+    assert summary.warnings == [
+        {
+            "kind": "stay whose discharge is before its admission",
+            "count": 1,
+            "example": "north/outcomes.csv line 2",
+        },
+        {
+            "kind": "stay that ended both with a death in hospital and with a discharge home",
+            "count": 1,
+            "example": "north/outcomes.csv line 4",
+        },
+    ]
 
 
 @pytest.mark.parametrize(

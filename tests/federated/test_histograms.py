@@ -8,6 +8,7 @@ from federated.histograms import (
     NUM_BINS,
     HistogramError,
     ScoreHistogram,
+    _spread,
     fixed_bins,
     merge_small_bins,
     pooled_ranking,
@@ -99,12 +100,12 @@ def test_no_released_bin_is_of_fewer_than_ten_patients():
 
 
 def test_of_pairs_in_one_bin_half_are_counted():
-    # Of 10 × 20 pairs, 4 × 14 + 6 × 6 share a bin, and 6 × 14 are ranked right.
-    found = ranked(in_bins((4, 14), (6, 6), starts=[0, 100])).auroc
-    assert (found.low, found.high) == (approx(84 / 200), approx((84 + 92) / 200))
-    assert found.value == approx((84 + 46) / 200)
-    assert found.error_bound == approx(46 / 200)
-    assert str(found) == "0.6500 (binning: 0.4200 to 0.8800)"
+    # Of 10 × 30 pairs, 4 × 14 + 6 × 6 share a bin, and 6 × 14 are ranked right.
+    found = ranked(in_bins((4, 14), (6, 6), (0, 10), starts=[0, 1, 2])).auroc
+    assert (found.low, found.high) == (approx(84 / 300), approx((84 + 92) / 300))
+    assert found.value == approx((84 + 46) / 300)
+    assert found.error_bound == approx(46 / 300)
+    assert str(found) == "0.4333 (binning: 0.2800 to 0.5867)"
 
 
 def test_bins_merged_differently_can_be_ranked_where_they_do_not_overlap():
@@ -155,6 +156,30 @@ def test_bounds_hold_of_a_rare_outcome_whose_precision_few_patients_decide(seed)
     auprc = average_precision_score(labels, probabilities[:, 1])
     assert found.auprc.value == approx(auprc, abs=0.03)
     assert found.auprc.low <= auprc <= found.auprc.high
+
+
+def test_of_a_rare_outcome_the_figure_errs_to_neither_side():
+    errors = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        hospitals = [
+            make_hospital(num_rows, rng, prevalence=0.02, distance=1.5, spread=1.2)
+            for num_rows in HOSPITALS
+        ]
+        labels, probabilities = pooled_rows(hospitals)
+        auprc = average_precision_score(labels, probabilities[:, 1])
+        errors.append(ranked(*hospitals).auprc.value - auprc)
+    assert abs(np.mean(errors)) < 0.003
+    assert np.median(np.abs(errors)) < 0.01
+
+
+def test_where_merging_stopped_nine_patients_at_most_lie_above_the_first_fixed_bin():
+    # All hundred negatives in fixed bin 128, and the positives above: whom merging would have
+    # made a bin of their own, had they been ten.
+    (released,) = in_bins((0, 500), (9, 100), starts=[0, 128])
+    positives, negatives = _spread((released,))
+    assert (positives + negatives)[0, 129:].sum() <= 9 + 1e-9
+    assert (positives.sum(), negatives.sum()) == (approx(9), approx(600))
 
 
 def test_figures_of_three_classes_are_means_of_one_against_the_rest():

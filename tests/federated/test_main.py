@@ -68,6 +68,11 @@ def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_1():
         (["--network", "transformer"], "federated: no network is called 'transformer'"),
         (["--strategy", "mode"], "federated: no strategy is called 'mode'"),
         (["--strategy", "median"], "federated: tolerating num_bad = 1 needs 3 updates or more"),
+        (
+            ["--strategy", "fedprox", "--strategy-parameter", "mu=much"],
+            "federated: mu is a number, not 'much'",
+        ),
+        (["--learning-rate", "-1"], "federated: learning_rate lies in (0, 100)"),
         (["--rounds", "0"], "federated: a run has at least one round, not 0"),
         (["--target", "died_in_hospital"], "federated: no hospital sent feature statistics"),
     ],

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from federated.metrics import UNDEFINED, Metrics, auroc, cross_entropy, mean_of, measure
 
@@ -49,6 +49,26 @@ def test_auroc_equals_the_one_of_scikit_learn():
         average="macro",
     )
     assert auroc(labels, probabilities) == approx(expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("places", [1, 6], ids=["many equal scores", "few"])
+def test_all_figures_agree_with_scikit_learn(num_classes, places):
+    rng = np.random.default_rng(num_classes)
+    labels, probabilities = as_arrays(
+        rng.integers(0, num_classes, 200),
+        rng.dirichlet([1] * num_classes, 200).round(places) + 0.01,
+    )
+    found = measure(labels, probabilities)
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    classes = range(1, 2) if num_classes == 2 else range(num_classes)
+    aurocs = [roc_auc_score(labels == cls, exact[:, cls]) for cls in classes]
+    auprcs = [average_precision_score(labels == cls, probabilities[:, cls]) for cls in classes]
+    assert found.auroc == approx(np.mean(aurocs))
+    assert found.auprc == approx(np.mean(auprcs))
+    scores = exact[:, 1] if num_classes == 2 else exact
+    assert found.brier == approx(brier_score_loss(labels, scores))
 
 
 def test_a_guess_is_worth_half():

@@ -378,3 +378,38 @@ def test_a_form_finds_a_meaning_for_every_parameter(name):
     parameters = strategy_named(name).parameters
     assert all(field.metadata["meaning"] for field in fields(parameters))
     assert issubclass(parameters, StrategyParameters)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "chosen"),
+    [
+        ("fedavg", [], {}),
+        ("fedprox", ["mu=0.5"], {"mu": 0.5}),
+        ("multi_krum", ["num_bad=2", "num_kept=none"], {"num_bad": 2, "num_kept": None}),
+        ("scaffold", ["weighted_by_examples=True"], {"weighted_by_examples": True}),
+    ],
+)
+def test_parameters_are_read_as_a_command_line_has_them(strategy, given, chosen):
+    found = strategy_named(strategy).read_parameters(given)
+    assert found == chosen
+    strategy_named(strategy).make_parameters(found)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "words"),
+    [
+        ("fedprox", ["mu"], "name=value, not 'mu'"),
+        ("fedprox", ["=1"], "name=value, not '=1'"),
+        ("fedprox", ["mu=1", "mu=2"], "mu is given twice"),
+        ("fedprox", ["mu=strong"], "mu is a number, not 'strong'"),
+        ("fedprox", ["mu=nan"], r"mu lies in \[0, 1000\), not nan"),
+        ("median", ["num_bad=1.5"], "num_bad is a whole number, not '1.5'"),
+        ("median", ["num_bad=none"], "num_bad is a whole number, not 'none'"),
+        ("scaffold", ["weighted_by_examples=1"], "is true or false, not '1'"),
+        ("median", ["mu=1"], "median has no parameter mu; its parameters: num_bad"),
+    ],
+)
+def test_a_wrong_parameter_of_a_command_line_is_refused_in_words(strategy, given, words):
+    chosen = strategy_named(strategy)
+    with pytest.raises(InvalidPlanError, match=words):
+        chosen.make_parameters(chosen.read_parameters(given))

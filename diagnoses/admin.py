@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 
-from diagnoses.models import IcdCode, Import, Snapshot, Upload
+from diagnoses.models import CodeReport, IcdCode, Import, Snapshot, Upload
 from envoys.admin_base import WORK_FIELDS, Rows, WorkRows, figure, link, person, progress, short
 from envoys.models import Envoy, User
 
@@ -61,7 +61,6 @@ class SnapshotAdmin(OfHospital, WorkRows):
         "envoy",
         figure("num_admissions"),
         figure("num_diagnoses"),
-        "num_bytes",
         person("requested_by"),
         "created_at",
         "completed_at",
@@ -83,6 +82,14 @@ class SnapshotAdmin(OfHospital, WorkRows):
     list_select_related = ("envoy",)
     list_filter = ("status", "envoy", "created_at")
     search_fields = ("envoy__name", "sha256", "reason")
+
+
+@admin.register(CodeReport)
+class CodeReportAdmin(OfHospital):
+    shown = ("envoy", "num_codes", "made_at")
+    list_display = ("__str__", link("envoy"), "num_codes", "made_at")
+    list_select_related = ("envoy",)
+    search_fields = ("envoy__name",)
 
 
 @admin.register(Upload)

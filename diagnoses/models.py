@@ -292,6 +292,18 @@ class Snapshot(LeasedWork):
         return f"snapshot {self.pk} of envoy {self.envoy_id}"
 
 
+class CodeReport(models.Model):
+    """What `federated.code_report` found in a hospital's newest export; counts as may be shown."""
+
+    envoy = models.OneToOneField(Envoy, on_delete=models.CASCADE, related_name="code_report")
+    num_codes = models.PositiveIntegerField()
+    kinds = models.JSONField(default=list)  # OddCodes as JSON
+    made_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"report of codes of envoy {self.envoy_id}"
+
+
 class Upload(LeasedWork):
     """Files that a doctor sent: checked by a worker, shown, and imported once confirmed."""
 

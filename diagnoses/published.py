@@ -8,11 +8,10 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from diagnoses import serializers, services
-from diagnoses.api import hospital_of
 from diagnoses.models import Admission, Patient
 from diagnoses.services import DiagnosisRow
 from envoys import audit
-from envoys.lookup import visible_envoy
+from envoys.lookup import hospital_of, visible_envoy
 from envoys.rest import Call, Pages, UserRequest, starts_work, valid
 from federated.cohorts.values import parse_sex
 from federated.errors import CohortError
@@ -65,7 +64,7 @@ class PatientListView(Call):
         """Patients of the hospital, each with the hadm_id that was entered last."""
         last = Admission.objects.complete().filter(patient=OuterRef("pk")).order_by("-pk")
         patients = Patient.objects.visible_to(request.user).order_by("pk")
-        audit.record(request.user, "saw patients", hospital_of(request.user))
+        audit.record(request.user, "listed patients", hospital_of(request.user))
         pages = Pages()
         page: Any = pages.paginate_queryset(
             patients.annotate(hadm_id=Subquery(last.values("hadm_id")[:1])), request
@@ -102,6 +101,8 @@ class AddDiagnosesView(Call):
 
 
 class ExportView(Call):
+    is_long = True
+
     @starts_work
     @extend_schema(request=None, responses=serializers.PublishedExportSerializer)
     def post(self, request: UserRequest, envoy: str) -> Response:

@@ -52,6 +52,16 @@ class PatientFactsSerializer(serializers.Serializer[Any]):
     )
 
 
+class PatientSearchSerializer(serializers.Serializer[Any]):
+    """What identifies a patient, and what narrows a list; what is left out does not matter."""
+
+    name = serializers.CharField(required=False, help_text="the whole name")
+    subject_id = serializers.CharField(required=False)
+    hadm_id = serializers.CharField(required=False, help_text="of a stay")
+    sex = serializers.ChoiceField(choices=Sex.choices, required=False)
+    is_in_hospital = serializers.BooleanField(required=False, help_text="has an open admission")
+
+
 class PatientChangeSerializer(PatientFactsSerializer):
     """What is left out stays as it is."""
 
@@ -146,9 +156,14 @@ class RiskLevelSerializer(serializers.Serializer[Any]):
 class DiagnosisSerializer(serializers.ModelSerializer[Diagnosis]):
     url = UrlField("api:diagnosis-detail")
     recorded_by = serializers.CharField(
-        source="recorded_by.username", default=None, help_text="null: it was imported"
+        source="recorded_by.username",
+        default=None,
+        allow_null=True,
+        help_text="null: it was imported",
     )
-    struck_out_by = serializers.CharField(source="struck_out_by.username", default=None)
+    struck_out_by = serializers.CharField(
+        source="struck_out_by.username", default=None, allow_null=True
+    )
 
     class Meta:
         model = Diagnosis
@@ -219,6 +234,37 @@ class ExportSerializer(serializers.ModelSerializer[Snapshot]):
         }
 
 
+class OddCodeSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    icd_version = serializers.IntegerField()
+    title = serializers.CharField(help_text="empty where no list knows the code")
+    num_patients = serializers.IntegerField(
+        allow_null=True, help_text="null where they are fewer than ten"
+    )
+
+
+class OddCodesSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField(
+        help_text="unknown, retired, other_version, other_sex, newborn or unspecific"
+    )
+    group = serializers.CharField(help_text="unknown, retired or suspicious")
+    title = serializers.CharField()
+    num_codes = serializers.IntegerField(help_text="how many different codes are odd that way")
+    codes = OddCodeSerializer(many=True, help_text="the most frequent, 20 at most")
+
+
+class CodeReportSerializer(serializers.Serializer[Any]):
+    """What is odd about a hospital's codes: codes, never patients."""
+
+    made_at = serializers.DateTimeField(
+        allow_null=True, help_text="with the newest export; null where there is none"
+    )
+    num_codes = serializers.IntegerField(
+        allow_null=True, help_text="how many different codes the hospital has"
+    )
+    kinds = OddCodesSerializer(many=True)
+
+
 class WarningSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField(help_text="what is odd; the rows are taken as they are")
     count = serializers.IntegerField()
@@ -229,11 +275,6 @@ class ImportSerializer(serializers.ModelSerializer[Upload]):
     """Uploaded files: checked, then imported or discarded."""
 
     url = UrlField("api:import-detail")
-    problems = serializers.ListField(
-        child=serializers.CharField(),
-        read_only=True,
-        help_text=f"the first {PROBLEMS_SHOWN}, each with file and line",
-    )
     warnings = WarningSerializer(many=True, read_only=True)
     is_importable = serializers.BooleanField(
         read_only=True, help_text="checked without a problem: it may be confirmed"
@@ -248,7 +289,6 @@ class ImportSerializer(serializers.ModelSerializer[Upload]):
             *WORK_FIELDS,
             "is_importable",
             "num_problems",
-            "problems",
             "num_admissions",
             "num_diagnoses",
             "warnings",
@@ -271,10 +311,17 @@ class FilePreviewSerializer(serializers.Serializer[Any]):
 
 
 class ImportDetailSerializer(ImportSerializer):
+    """An upload with what its files say, which may speak of patients."""
+
+    problems = serializers.ListField(
+        child=serializers.CharField(),
+        read_only=True,
+        help_text=f"the first {PROBLEMS_SHOWN}, each with file and line",
+    )
     preview = serializers.SerializerMethodField(help_text="how each file begins; empty once gone")
 
     class Meta(ImportSerializer.Meta):
-        fields = [*ImportSerializer.Meta.fields, "preview"]
+        fields = [*ImportSerializer.Meta.fields, "problems", "preview"]
         read_only_fields = fields
 
     @extend_schema_field(FilePreviewSerializer(many=True))

@@ -36,6 +36,7 @@ urlpatterns = [
         name="diagnosis-restore",
     ),
     path("icd-codes/", patients.icd_code_search, name="icd-code-search"),
+    path("codes/", files.code_report, name="code-report"),
     path("exports/", files.export_list, name="export-list"),
     path("exports/live/", files.export_live, name="export-live"),
     path("exports/create/", files.export_create, name="export-create"),

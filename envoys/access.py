@@ -145,6 +145,7 @@ ACTIONS: tuple[Action, ...] = (
         "GET inference:patient-list",
         "POST inference:patient-list",
         "GET api:patient-list",
+        "POST api:patient-search",
         "GET published:patient-list",
     ),
     action("see a patient", C.PATIENTS, "GET inference:patient-detail", "GET api:patient-detail"),
@@ -226,6 +227,7 @@ ACTIONS: tuple[Action, ...] = (
         "search the ICD",
         C.SIGNED_IN,
         "GET diagnoses:icd-code-search",
+        "POST diagnoses:icd-code-search",
         "GET api:icd-code-list",
         "GET api:icd-code-detail",
     ),
@@ -253,6 +255,12 @@ ACTIONS: tuple[Action, ...] = (
         "POST diagnoses:export-create",
         "POST api:export-list",
         "POST published:export-create",
+    ),
+    action(
+        "see what is odd about one's own hospital's codes",
+        C.PATIENTS,
+        "GET diagnoses:code-report",
+        "GET api:envoy-codes",
     ),
     action(
         "see imports",
@@ -311,6 +319,19 @@ ACTIONS: tuple[Action, ...] = (
         "POST training:package-revoke",
         "POST api:approval-revoke",
     ),
+    # Which model a hospital uses
+    action(
+        "overrule the choice of a model",
+        C.APPROVAL,
+        "POST training:model-choice-overrule",
+        "POST api:model-choice-overrule",
+    ),
+    action(
+        "take an overruling back",
+        C.APPROVAL,
+        "POST training:model-choice-take-back",
+        "POST api:model-choice-take-back",
+    ),
     # Scoring
     action(
         "see inference runs",
@@ -337,6 +358,12 @@ ACTIONS: tuple[Action, ...] = (
         "GET published:envoy-list",
     ),
     action(
+        "see what is odd about a hospital's codes",
+        C.FIGURES,
+        "GET training:envoy-codes",
+        "GET api:envoy-codes",
+    ),
+    action(
         "see studies",
         C.FIGURES,
         "GET training:study-list",
@@ -355,6 +382,20 @@ ACTIONS: tuple[Action, ...] = (
         "GET api:run-detail",
         "GET api:round-list",
         "GET api:round-detail",
+    ),
+    action(
+        "see what a run brings",
+        C.FIGURES,
+        "GET training:run-benefit",
+        "GET api:run-benefit",
+    ),
+    action(
+        "see which model suits a hospital",
+        C.FIGURES,
+        "GET training:model-choice-list",
+        "GET training:model-choice-detail",
+        "GET api:model-choice-list",
+        "GET api:model-choice-detail",
     ),
     action(
         "see model versions",

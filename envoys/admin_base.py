@@ -18,8 +18,7 @@ from envoys.access import Capability, may
 from envoys.models import User
 from envoys.work import LeasedWork
 from federated.errors import FederatedError
-
-SMALLEST_CELL = 10  # as `federated.subgroups` has it, which would load scikit-learn
+from federated.small_counts import shown
 
 Column = Callable[[Any], Any]
 
@@ -181,10 +180,10 @@ def person(name: str) -> Column:
     return column
 
 
-def plain_json(name: str) -> Column:
+def plain_json(name: str, shown_as: Callable[[Any], Any] = lambda value: value) -> Column:
     @admin.display(description=name.replace("_", " "))
     def column(row: models.Model) -> SafeString:
-        value = getattr(row, name)
+        value = shown_as(getattr(row, name))
         return format_html("<pre>{}</pre>", json.dumps(value, indent=2, ensure_ascii=False))
 
     return column
@@ -195,8 +194,7 @@ def figure(name: str) -> Column:
 
     @admin.display(description=name.replace("_", " ").removeprefix("num "), ordering=name)
     def column(row: models.Model) -> str:
-        count = getattr(row, name)
-        return f"<{SMALLEST_CELL}" if count < SMALLEST_CELL else f"{count:,}"
+        return shown(getattr(row, name))
 
     return column
 

@@ -27,12 +27,24 @@ def find_envoy(text: str, envoys: EnvoyQuerySet) -> Envoy | None:
     return None
 
 
-def visible_envoy(user: User, text: str) -> Envoy:
-    """The envoy that a call's path names, if this person may see it: a stranger's is a 404."""
-    envoy = find_envoy(text, Envoy.objects.standing().visible_to(user))
+def visible_envoy(user: User, named: int | str) -> Envoy:
+    """The envoy that a path names, if this person may see it: a stranger's is a 404.
+
+    Args:
+        named: its id as a number, or a text as `find_envoy` takes it.
+    """
+    envoys = Envoy.objects.standing().visible_to(user)
+    is_id = isinstance(named, int)
+    envoy = envoys.filter(pk=named).first() if is_id else find_envoy(str(named), envoys)
     if envoy is None:
         raise Http404
     return envoy
+
+
+def hospital_of(user: User) -> Envoy:
+    """A doctor's own: without one the access list lets nobody through."""
+    assert user.envoy is not None
+    return user.envoy
 
 
 def user_named(username: str) -> User:

@@ -135,13 +135,14 @@ class AuditEvent(models.Model):
 
 
 class IdempotentCall(models.Model):
-    """The answer to a call that was sent with an `Idempotency-Key`, to be given again."""
+    """A call that was sent with an `Idempotency-Key`, and its answer, to be given again."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)
     fingerprint = models.CharField(max_length=64)  # of method, path and body
     status_code = models.PositiveSmallIntegerField(default=0)  # 0: still being worked on
     answer = EncryptedTextField(blank=True)  # JSON; a patient may be in it
+    location = models.CharField(max_length=300, blank=True)  # the header, where there was one
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -17,6 +17,7 @@ from envoys.models import User
 from federated.errors import FederatedError
 
 ROWS_PER_PAGE = 25
+MAX_ID = 2**63 - 1
 
 
 class UserRequest(HttpRequest):
@@ -42,6 +43,12 @@ def errors_shown(request: HttpRequest) -> Iterator[None]:
         yield
     except FederatedError as error:
         messages.error(request, str(error))
+
+
+def id_of(text: str) -> int | None:
+    """The number of a row, out of an address or a form; None for what can be none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ID))
+    return int(text) if is_number and int(text) <= MAX_ID else None
 
 
 def page_of(

@@ -51,7 +51,13 @@ class EnvoyCreateView(Call):
     def post(self, request: UserRequest) -> Response:
         """Invite an envoy."""
         data = valid(serializers.PublishedEnvoyCreateSerializer, request)
-        envoy = services.create_envoy(created_by=request.user, **data)
+        envoy = services.create_envoy(
+            name=data["name"],
+            bucket=data["s3_bucket"] or "",
+            prefix=data["s3_prefix"] or "",
+            region=data["region"],
+            created_by=request.user,
+        )
         return Response(
             {
                 "message": f"{envoy} is invited.",

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
+import django_filters
+from django import forms
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -24,9 +28,12 @@ from rest_framework.views import exception_handler as answer_of_framework
 from envoys.access import Capability, capabilities_of, may_use
 from envoys.errors import NotNowError, StorageError
 from envoys.models import IdempotentCall, User
+from envoys.pages import MAX_ID
 from federated.errors import CohortError, FederatedError
 
 KEY_LIVES = timedelta(hours=24)
+# A call that was cut off, as by a restart, says nothing of its end: then its key is free again.
+CALL_LASTS = timedelta(minutes=10)
 
 
 class UserRequest(Request):
@@ -82,13 +89,18 @@ class KeyUsedError(FederatedError):
     """An idempotency key that has been used for another call."""
 
 
+class StillWorkedOnError(NotNowError):
+    """A call whose key is that of one that has not ended yet."""
+
+
 def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
     """An error as `{"type", "detail", "errors"}`; None for what is a bug, which answers 500."""
     if isinstance(error, AnsweredBefore):
         return Response(
             json.loads(error.call.answer),
             status=error.call.status_code,
-            headers={"Idempotency-Replayed": "true"},
+            headers={"Idempotency-Replayed": "true"}
+            | ({"Location": error.call.location} if error.call.location else {}),
         )
     if isinstance(error, exceptions.ValidationError):
         errors = _by_field(error.detail)
@@ -157,6 +169,23 @@ class Pages(LimitOffsetPagination):
     max_limit = 1000
 
 
+@extend_schema_field({"type": "integer", "minimum": 0})
+class IdFilter(django_filters.NumberFilter):
+    """By a whole number that a row can have; what is none is refused in words."""
+
+    field_class = forms.IntegerField
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, min_value=0, max_value=MAX_ID, **kwargs)
+
+
+class IdField(serializers.IntegerField):
+    """The number of a row."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=MAX_ID, **kwargs)
+
+
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -170,20 +199,28 @@ starts_work = extend_schema(parameters=[IDEMPOTENCY_KEY])
 class Call(APIView):
     """Base of every call: asks the access list, and answers a POST with a used key as before.
 
-    The whole call is one transaction then: what fails leaves neither work nor a used key.
+    The key is claimed first. Then work and answer are one transaction, so that what fails leaves
+    neither work nor a used key. A call that takes long `is_long`: it would keep every other writer
+    waiting, so its services' own transactions have to do, and only its answer is kept at the end.
     """
 
     asks_access_list = True
     permission_classes = [MayUseRoute]
+    is_long = False
     _call: IdempotentCall | None = None
+    _transaction: ExitStack
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.method != "POST" or "Idempotency-Key" not in request.headers:
-            return super().dispatch(request, *args, **kwargs)
-        with transaction.atomic():
-            response = super().dispatch(request, *args, **kwargs)
-            if response.status_code >= 400:
-                transaction.set_rollback(True)
+        is_done = False
+        try:
+            with ExitStack() as self._transaction:
+                response = super().dispatch(request, *args, **kwargs)
+                is_done = response.status_code < 400
+                if self._call is not None and not self.is_long and not is_done:
+                    transaction.set_rollback(True)
+        finally:
+            if self._call is not None and not is_done:
+                _unanswered(self._call).delete()
         return response
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -191,16 +228,21 @@ class Call(APIView):
         key = request.headers.get("Idempotency-Key")
         if request.method == "POST" and key is not None and isinstance(request.user, User):
             self._call = _begin_call(request.user, key, _fingerprint(request))
+            if not self.is_long:
+                self._transaction.enter_context(transaction.atomic())
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
         data = getattr(response, "data", None)
         if response.status_code in (201, 202) and isinstance(data, dict) and "url" in data:
             response.headers.setdefault("Location", data["url"])
+        response.headers.setdefault("Cache-Control", "no-store")
         if self._call is not None and response.status_code < 400:
-            self._call.status_code = response.status_code
-            self._call.answer = json.dumps(response.data, cls=JSONEncoder)
-            self._call.save(update_fields=["status_code", "answer"])
+            _unanswered(self._call).update(
+                status_code=response.status_code,
+                answer=json.dumps(response.data, cls=JSONEncoder),
+                location=response.headers.get("Location", ""),
+            )
         return response
 
 
@@ -220,30 +262,55 @@ class VisibleRows:
 
 
 def _fingerprint(request: Request) -> str:
-    """What tells one call from another; of uploaded files the length, they are not read for it."""
-    content = request.headers.get("Content-Type", "")
-    if content.startswith("multipart/"):
-        body = request.headers.get("Content-Length", "").encode()
-    else:
-        body = json.dumps(request.data, sort_keys=True, cls=JSONEncoder).encode()
-    return hashlib.sha256(b"\n".join([request.get_full_path().encode(), body])).hexdigest()
+    """What tells one call from another: path, body, and the files' content."""
+    digest = hashlib.sha256(request.get_full_path().encode())
+    fields: Any = request.data
+    files = request.FILES
+    if files:
+        fields = {name: texts for name, texts in fields.lists() if name not in files}
+    digest.update(json.dumps(fields, sort_keys=True, cls=JSONEncoder).encode())
+    for name, sent in sorted(files.lists()):
+        for file in sent:
+            content = hashlib.sha256()
+            for chunk in file.chunks():
+                content.update(chunk)
+            file.seek(0)
+            digest.update(f"\n{name} {content.hexdigest()}".encode())
+    return digest.hexdigest()
 
 
 def _begin_call(user: User, key: str, fingerprint: str) -> IdempotentCall:
+    """Claim a key, for everybody to see at once.
+
+    Raises:
+        AnsweredBefore: the same call has been answered.
+        StillWorkedOnError: it is still being worked on.
+        KeyUsedError: the key is another call's.
+    """
     if not 0 < len(key) <= 200:
         raise exceptions.ValidationError({"Idempotency-Key": ["It has 1 to 200 characters."]})
-    calls = IdempotentCall.objects.filter(user=user)
-    calls.filter(created_at__lt=timezone.now() - KEY_LIVES).delete()
+    calls, now = IdempotentCall.objects.filter(user=user), timezone.now()
+    is_cut_off = Q(status_code=0, created_at__lt=now - CALL_LASTS)
+    calls.filter(is_cut_off | Q(created_at__lt=now - KEY_LIVES)).delete()
     try:
-        with transaction.atomic():  # a second one waits here for the first to end
+        with transaction.atomic():
             return calls.create(user=user, key=key, fingerprint=fingerprint)
     except IntegrityError:
-        call = calls.get(key=key)
-        if call.fingerprint != fingerprint:
-            raise KeyUsedError(
-                "This Idempotency-Key was used for another call within 24 hours: choose a new one"
-            ) from None
-        raise AnsweredBefore(call) from None
+        call = calls.filter(key=key).first()
+    if call is not None and call.fingerprint != fingerprint:
+        raise KeyUsedError(
+            "This Idempotency-Key was used for another call within 24 hours: choose a new one"
+        )
+    if call is None or call.status_code == 0:
+        raise StillWorkedOnError(
+            "A call with this Idempotency-Key is being worked on: send it again in a while"
+        )
+    raise AnsweredBefore(call)
+
+
+def _unanswered(call: IdempotentCall) -> "QuerySet[IdempotentCall]":
+    """The call's row, while it is still this call's: a deleted hospital's are gone at once."""
+    return IdempotentCall.objects.filter(pk=call.pk, status_code=0)
 
 
 def is_open(view_name: str, method: str) -> bool:

@@ -86,10 +86,20 @@ class PublishedEnvoySerializer(serializers.ModelSerializer[Envoy]):
 class PublishedEnvoyCreateSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=200)
     s3_bucket = serializers.CharField(
-        max_length=63, required=False, allow_blank=True, default="", source="bucket"
+        max_length=63,
+        required=False,
+        allow_blank=True,
+        allow_null=True,
+        default="",
+        help_text="empty or null: the default bucket",
     )
     s3_prefix = serializers.CharField(
-        max_length=200, required=False, allow_blank=True, default="", source="prefix"
+        max_length=200,
+        required=False,
+        allow_blank=True,
+        allow_null=True,
+        default="",
+        help_text="empty or null: envoys/<slug>",
     )
     region = serializers.CharField(max_length=40, required=False, default="eu-north-1")
 

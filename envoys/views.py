@@ -8,13 +8,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from envoys import services, work, workers
 from envoys.envoy_forms import EnvoyForm
-from envoys.models import Envoy, WorkerSign
+from envoys.lookup import visible_envoy
+from envoys.models import WorkerSign
 from envoys.pages import UserRequest, back, errors_on, errors_shown, page_of
 from envoys.work_list import EndedWork, active_work, failed_work
-
-
-def visible_envoy(request: UserRequest, envoy_id: int) -> Envoy:
-    return get_object_or_404(Envoy.objects.standing().visible_to(request.user), pk=envoy_id)
 
 
 @require_http_methods(["GET", "POST"])
@@ -35,7 +32,7 @@ def envoy_create(request: UserRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def envoy_edit(request: UserRequest, envoy_id: int) -> HttpResponse:
-    envoy = visible_envoy(request, envoy_id)
+    envoy = visible_envoy(request.user, envoy_id)
     form = EnvoyForm(request.POST or None, instance=envoy)
     if request.method == "POST" and form.is_valid():
         with errors_on(form):
@@ -48,7 +45,7 @@ def envoy_edit(request: UserRequest, envoy_id: int) -> HttpResponse:
 
 @require_POST
 def envoy_suspend(request: UserRequest, envoy_id: int) -> HttpResponse:
-    envoy = visible_envoy(request, envoy_id)
+    envoy = visible_envoy(request.user, envoy_id)
     with errors_shown(request):
         services.suspend_envoy(envoy, suspended_by=request.user)
         messages.success(
@@ -59,7 +56,7 @@ def envoy_suspend(request: UserRequest, envoy_id: int) -> HttpResponse:
 
 @require_POST
 def envoy_resume(request: UserRequest, envoy_id: int) -> HttpResponse:
-    envoy = visible_envoy(request, envoy_id)
+    envoy = visible_envoy(request.user, envoy_id)
     with errors_shown(request):
         services.resume_envoy(envoy, resumed_by=request.user)
         messages.success(request, f"{envoy} takes part again.")

@@ -44,8 +44,7 @@ class Work:
 
     @property
     def percent(self) -> int:
-        # Not the numbers: how many admissions a hospital has is not told in passing.
-        return min(100, 100 * self.row.num_done // max(self.row.num_total, 1))
+        return self.row.percent
 
     @property
     def color(self) -> str:

@@ -13,11 +13,13 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from diagnoses.models import Admission
+from diagnoses.models import Admission, CodeReport
+from diagnoses.serializers import CodeReportSerializer
 from envoys import audit
 from envoys import services as envoy_services
+from envoys.lookup import hospital_of
 from envoys.models import Envoy
-from envoys.rest import Call, Pages, UserRequest, VisibleRows, starts_work, valid
+from envoys.rest import Call, IdFilter, Pages, UserRequest, VisibleRows, starts_work, valid
 from envoys.serializers import (
     EnvoyChangeSerializer,
     EnvoyDeletionSerializer,
@@ -30,12 +32,6 @@ from training import services as training_services
 from training.api.packages import study_of
 from training.errors import NotReadyError
 from training.serializers import AssignmentSerializer, OfStudySerializer
-
-
-def hospital_of(request: UserRequest) -> Envoy:
-    """A doctor's own: without one the access list lets nobody through."""
-    assert request.user.envoy is not None
-    return request.user.envoy
 
 
 class EnvoyFilter(filters.FilterSet):
@@ -92,6 +88,14 @@ class EnvoyViewSet(Call, ListModelMixin, RetrieveModelMixin, VisibleRows, Generi
         envoy = envoy_services.resume_envoy(self.get_object(), resumed_by=request.user)
         return Response(self.get_serializer(envoy).data)
 
+    @extend_schema(responses=CodeReportSerializer)
+    @action(detail=True, methods=["get"])
+    def codes(self, request: UserRequest, pk: str) -> Response:
+        """Which of its codes are unknown, retired or suspicious, as of its newest export."""
+        report = CodeReport.objects.filter(envoy=self.get_object()).first()
+        nothing: dict[str, Any] = {"made_at": None, "num_codes": None, "kinds": []}
+        return Response(CodeReportSerializer(report or nothing).data)
+
     @starts_work
     @extend_schema(request=OfStudySerializer, responses={202: AssignmentSerializer})
     @action(detail=True, methods=["post"])
@@ -123,11 +127,11 @@ class RiskPages(Pages):
 
 
 class PredictionFilter(filters.FilterSet):
-    admission = filters.NumberFilter(
+    admission = IdFilter(
         field_name="admission_id", label="of this admission, computed now by both models"
     )
-    model_version = filters.NumberFilter(field_name="model_version_id")
-    predicted_class = filters.NumberFilter()
+    model_version = IdFilter(field_name="model_version_id")
+    predicted_class = IdFilter()
 
 
 class PredictionViewSet(
@@ -149,7 +153,7 @@ class PredictionViewSet(
         query = serializers.PredictionQuerySerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
         if "admission" not in query.validated_data:
-            audit.record(request.user, "saw risks", hospital_of(request))
+            audit.record(request.user, "saw risks", hospital_of(request.user))
             return super().list(request)
         admission = get_object_or_404(
             Admission.objects.visible_to(request.user).select_related("patient", "envoy"),
@@ -171,9 +175,9 @@ class PredictionViewSet(
 
 
 class InferenceRunFilter(filters.FilterSet):
-    study = filters.NumberFilter(field_name="model_version__study_id")
-    model_version = filters.NumberFilter(field_name="model_version_id")
-    envoy = filters.NumberFilter(field_name="envoy_id")
+    study = IdFilter(field_name="model_version__study_id")
+    model_version = IdFilter(field_name="model_version_id")
+    envoy = IdFilter(field_name="envoy_id")
     status = filters.ChoiceFilter(choices=InferenceRun.Status.choices)
 
 
@@ -194,12 +198,14 @@ class InferenceRunViewSet(
     def create(self, request: UserRequest) -> Response:
         """Have hospitals scored, each by a task; `url` is to watch."""
         data = valid(serializers.InferenceCreateSerializer, request)
-        envoys = Envoy.objects.active().visible_to(request.user)
+        envoys = Envoy.objects.standing().visible_to(request.user)
         if "envoys" in data:
             asked = set(data["envoys"])
             envoys = envoys.filter(pk__in=asked)
             if envoys.count() != len(asked):
                 raise Http404
+        elif not request.user.is_doctor:
+            envoys = envoys.active()
         requested = services.request_inferences(
             envoys, model=data["model"], requested_by=request.user
         )
@@ -219,5 +225,5 @@ class HospitalSummaryView(Call):
     @extend_schema(responses=serializers.HospitalSummarySerializer)
     def get(self, request: UserRequest) -> Response:
         """One's own hospital at a glance."""
-        summary = hospital_summary(hospital_of(request))
+        summary = hospital_summary(hospital_of(request.user))
         return Response(serializers.HospitalSummarySerializer(summary).data)

@@ -156,6 +156,8 @@ def _of_the_model(version: ModelVersion, admission: Admission, now: datetime) ->
         notes.append(
             f"It has learned from {num_examples:,} admissions of {len(updates)} hospitals."
         )
+    elif updates and version.kind == ModelVersion.Kind.LOCAL:
+        notes.append(f"It has learned from {num_examples:,} admissions of this hospital alone.")
     elif updates:
         notes.append(
             f"It is the last global model, trained on with {num_examples:,} admissions of this"
@@ -171,16 +173,16 @@ def _of_the_model(version: ModelVersion, admission: Admission, now: datetime) ->
 
 def _how_well(version: ModelVersion, admission: Admission) -> str:
     """How the model did on patients that it had not seen, nearest to this hospital."""
+    report: dict[str, Any] = version.run.report or {}
+    name, model = admission.envoy.name, version.kind.lower()
+    for entry in report.get("envoys", []):
+        if entry["name"] in (name, admission.envoy.slug) and entry.get(model):
+            gains = {gain["name"]: gain for gain in report.get("benefit", {}).get("envoys", [])}
+            interval = gains.get(entry["name"], {}).get("intervals", {}).get(model)
+            return _ranking(entry[model]["auroc"], "this hospital's test patients", interval)
     if version.envoy_id is not None:
         auroc = version.metrics.get("validation_auroc")
         return _ranking(auroc, "this hospital's validation patients", None)
-    report: dict[str, Any] = version.run.report or {}
-    name = admission.envoy.name
-    for entry in report.get("envoys", []):
-        if entry["name"] in (name, admission.envoy.slug):
-            gains = {gain["name"]: gain for gain in report.get("benefit", {}).get("envoys", [])}
-            interval = gains.get(entry["name"], {}).get("intervals", {}).get("global")
-            return _ranking(entry["global"]["auroc"], "this hospital's test patients", interval)
     pooled = report.get("pooled_test", {}).get("global", {}).get("auroc")
     return _ranking(pooled, "the test patients of the hospitals that took part", None)
 

@@ -10,7 +10,8 @@ from diagnoses.models import Admission, Import, Patient, Snapshot
 from envoys.models import Envoy
 from inference.models import InferenceRun, Prediction
 from inference.services import study_in_use
-from training.models import Distribution, ModelVersion, Study, StudyMembership
+from training.models import Distribution, ModelChoice, ModelVersion, Study, StudyMembership
+from training.services import choice_in_use
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class HospitalSummary:
     num_waiting: int  # packages that nobody has answered
     last_export: Snapshot | None
     last_inference: InferenceRun | None  # by the model in use
+    choice: ModelChoice | None  # which model of the run suits this hospital
     next_steps: list[NextStep] = field(default_factory=list)
 
     @property
@@ -95,6 +97,7 @@ def hospital_summary(envoy: Envoy) -> HospitalSummary:
         num_waiting=StudyMembership.objects.waiting().filter(envoy=envoy).count(),
         last_export=Snapshot.objects.filter(envoy=envoy).first(),
         last_inference=InferenceRun.objects.filter(envoy=envoy, model_version=version).first(),
+        choice=choice_in_use(version.study, envoy) if version else None,
     )
     summary.next_steps.extend(_next_steps(summary))
     return summary

@@ -8,7 +8,7 @@ class InferencesForm(TablerForm, forms.Form):
     """All or chosen hospitals, with the federation's model as it was delivered there."""
 
     envoys = forms.ModelMultipleChoiceField(
-        queryset=Envoy.objects.active(),
+        queryset=Envoy.objects.standing(),
         widget=forms.CheckboxSelectMultiple,
         label="Hospitals",
         initial=Envoy.objects.active,

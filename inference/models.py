@@ -7,8 +7,6 @@ from envoys.models import Envoy, User
 from envoys.work import LeasedWork, WorkQuerySet
 from training.models import ModelVersion
 
-SMALLEST_CELL = 10
-
 
 class OfHospitalQuerySet(WorkQuerySet):
     def visible_to(self, user: User) -> Self:
@@ -34,17 +32,11 @@ class InferenceRun(LeasedWork):
         return f"inference {self.pk} for envoy {self.envoy_id}"
 
     def counts_in_words(self) -> str:
-        """Admissions per class, in the classes' order, which JSON in PostgreSQL does not keep.
+        """Admissions per class and in all; a dash is not shown, it could give a patient away."""
+        from inference.tiers import tier_counts  # it loads NumPy, which setting up need not
 
-        A small count could give a patient away and is not shown.
-        """
-        classes = self.model_version.manifest["classes"] if self.counts else []
-        return ", ".join(
-            f"{name} {self.counts[name]:,}"
-            if self.counts[name] >= SMALLEST_CELL
-            else f"{name} <{SMALLEST_CELL}"
-            for name in classes
-        )
+        counts = tier_counts(self)
+        return ", ".join(f"{name} {count}" for name, count in counts.in_words()) if counts else ""
 
 
 class Prediction(models.Model):

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from envoys.rest import UrlField
+from envoys.rest import IdField, UrlField
 from envoys.serializers import EnvoyNameSerializer
 from inference.models import Erasure, InferenceRun, Prediction
+from inference.tiers import tier_counts
 
 
 class ContributionSerializer(serializers.Serializer[Any]):
@@ -61,7 +61,7 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
 class InferenceRunSerializer(serializers.ModelSerializer[InferenceRun]):
     url = UrlField("api:inference-run-detail")
     envoy_name = serializers.CharField(source="envoy.name", read_only=True)
-    percent = serializers.SerializerMethodField()
+    percent = serializers.IntegerField(read_only=True)
     counts = serializers.SerializerMethodField(
         help_text="admissions per class; null is hidden: under 10, or it would give one away"
     )
@@ -82,27 +82,17 @@ class InferenceRunSerializer(serializers.ModelSerializer[InferenceRun]):
             "completed_at",
         ]
 
-    def get_percent(self, inference_run: InferenceRun) -> int:
-        # Not the numbers: with them a hidden count could be worked out.
-        return min(100, 100 * inference_run.num_done // max(inference_run.num_total, 1))
-
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField(allow_null=True)))
     def get_counts(self, inference_run: InferenceRun) -> dict[str, int | None]:
-        from federated.suppression import suppress
-
-        if not inference_run.counts:
-            return {}
-        classes: list[str] = inference_run.model_version.manifest["classes"]
-        counts = [inference_run.counts[name] for name in classes]
-        shown = suppress(np.array(counts, np.int64)).cells
-        return dict(zip(classes, shown, strict=True))
+        counts = tier_counts(inference_run)
+        return counts.tiers if counts else {}
 
 
 class InferenceCreateSerializer(serializers.Serializer[Any]):
     envoys = serializers.ListField(
-        child=serializers.IntegerField(),
+        child=IdField(),
         required=False,
-        help_text="numbers of envoys; every active one that one may see where not given",
+        help_text="numbers of envoys; where not given a doctor's own, or every active one",
     )
     model = serializers.ChoiceField(
         choices=[("global", "the federation's"), ("own", "each hospital's own")],
@@ -151,6 +141,9 @@ class HospitalSummarySerializer(serializers.Serializer[Any]):
     model_version = serializers.IntegerField(source="model_version.pk", allow_null=True)
     model_age_days = serializers.IntegerField(allow_null=True)
     delivered_at = serializers.DateTimeField(allow_null=True)
+    model_choice = serializers.IntegerField(
+        source="choice.pk", default=None, allow_null=True, help_text="which model suits it"
+    )
     risks = RiskCountSerializer(many=True)
     num_scored = serializers.IntegerField()
     num_unscored = serializers.IntegerField()

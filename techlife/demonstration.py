@@ -221,7 +221,7 @@ def wait_for_work(
 
 
 def make_report(run: TrainingRun, supervisor: Supervisor) -> dict[str, Any]:
-    """Have a worker compare rule of thumb, local, global and pooled models."""
+    """Wait for a worker to compare rule of thumb, local, global, fine-tuned and pooled models."""
     report = services.request_report(run)
     wait_for_work(
         "Comparing models", RunReport.objects.filter(pk=report.pk), supervisor, unit="rounds"
@@ -302,7 +302,7 @@ def report_json(
 
 def table(report: dict[str, Any], predictions: dict[str, InferenceRun]) -> Iterator[str]:
     """AUROC per hospital and model, and how many admissions fall into each class."""
-    models = ("rule_of_thumb", "local", "global", "pooled")
+    models = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
     names = [row["name"] for row in report["envoys"]]
     width = max(len(name) for name in [*names, "all test patients"])
     head = f"{'AUROC':{width}}  {'examples':>9}" + "".join(

@@ -17,12 +17,16 @@ ENTRIES = (
         ("inference:patient-", "diagnoses:patient-", "diagnoses:admission-"),
     ),
     ("Imports", "diagnoses:import-list", ("diagnoses:import-",)),
-    ("Exports", "diagnoses:export-list", ("diagnoses:export-",)),
+    ("Exports", "diagnoses:export-list", ("diagnoses:export-", "diagnoses:code-report")),
     ("Hospitals", "training:envoy-list", ("training:envoy-", "envoys:envoy-", "inference:envoy-")),
     ("Studies", "training:study-list", ("training:study-",)),
     ("Approvals", "training:package-list", ("training:package-",)),
     ("Runs", "training:run-list", ("training:run-", "training:manual-round")),
-    ("Models", "training:model-version-list", ("training:model-version-",)),
+    (
+        "Models",
+        "training:model-version-list",
+        ("training:model-version-", "training:model-choice-"),
+    ),
     ("Inference", "inference:inference-run-list", ("inference:inference-run-",)),
     ("Tasks", "envoys:task-list", ("envoys:task-",)),
 )

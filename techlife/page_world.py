@@ -16,9 +16,10 @@ import numpy as np
 from celery import current_app
 from django.utils import timezone
 
-from diagnoses.models import Admission, Patient, Snapshot, Upload
+from diagnoses.models import Admission, CodeReport, Patient, Snapshot, Upload
 from diagnoses.services import export_now, import_cohort, load_icd_codes, upload_files
 from envoys.models import AuditEvent, Envoy, User
+from federated.code_report import MOST_SHOWN, CodeKind
 from federated.cohorts import AdmissionRecord, canonical_time, find_envoys, read_admissions
 from federated.cohorts.snapshots import write_records
 from federated.synthetic import write_synthetic_cohort
@@ -28,6 +29,7 @@ from techlife import demonstration
 from training import services
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     ReceivedUpdate,
     RoundAssignment,
@@ -76,6 +78,8 @@ class PageWorld:
                 return self.run.pk
             case "version_id":
                 return self._at(ModelVersion, 0, envoy=None)
+            case "choice_id":
+                return self._at(ModelChoice, 0, envoy=self.envoy)
         raise KeyError(f"techlife/page_world.py knows no row for {parameter} in a URL")
 
     def _at(self, model: Any, index: int, **values: Any) -> int:
@@ -418,6 +422,24 @@ def _add_rows(world: PageWorld, *, num_rows: int) -> None:
             completed_at=now,
         )
         for place in range(num_rows)
+    )
+    odd = {"code": "I50", "icd_version": 10, "title": "Heart failure", "num_patients": 1000}
+    CodeReport.objects.update_or_create(
+        envoy=world.envoy,
+        defaults={
+            "num_codes": 900,
+            "kinds": [
+                {
+                    "kind": kind.name.lower(),
+                    "group": kind.group,
+                    "title": kind.title,
+                    "num_codes": 100,
+                    "codes": [odd] * MOST_SHOWN,
+                }
+                for kind in CodeKind
+            ],
+            "made_at": now,
+        },
     )
     Upload.objects.bulk_create(
         Upload(

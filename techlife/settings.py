@@ -253,6 +253,7 @@ SPECTACULAR_SETTINGS = {
         "RunStatus": "training.models.TrainingRun.Status",
         "RoundStatus": "training.models.TrainingRound.Status",
         "AssignmentStatus": "training.models.RoundAssignment.Status",
+        "ModelKind": "training.models.ModelVersion.Kind",
     },
 }
 

@@ -12,6 +12,7 @@ from envoys.models import Envoy, User
 from inference.models import InferenceRun, Prediction
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     ReceivedUpdate,
     RoundAssignment,
@@ -152,7 +153,11 @@ def make_version(training_round: TrainingRound | None = None, **values: Any) -> 
     """A version of the federation, or with `envoy=` of that hospital."""
     training_round = training_round or make_round(status=TrainingRound.Status.AGGREGATED)
     run = training_round.run
-    siblings = ModelVersion.objects.filter(study=run.study, envoy=values.get("envoy"))
+    kind = ModelVersion.Kind.FINE_TUNED if values.get("envoy") else ModelVersion.Kind.GLOBAL
+    values.setdefault("kind", kind)
+    siblings = ModelVersion.objects.filter(
+        study=run.study, envoy=values.get("envoy"), kind=values["kind"]
+    )
     values.setdefault("number", siblings.count() + 1)
     values.setdefault("params_sha256", sha256_of(f"params {next(_number)}"))
     values.setdefault("object_sha256", sha256_of(f"object {next(_number)}"))
@@ -176,6 +181,13 @@ def make_upload(envoy: Envoy | None = None, **values: Any) -> Upload:
     values.setdefault("num_admissions", 1)
     values.setdefault("num_diagnoses", 1)
     return Upload.objects.create(envoy=envoy or make_envoy(), **values)
+
+
+def make_choice(run: TrainingRun, envoy: Envoy, **values: Any) -> ModelChoice:
+    """The global model suits the hospital, unless a `kind` says otherwise."""
+    values.setdefault("kind", ModelVersion.Kind.GLOBAL)
+    values.setdefault("reason", "On 40 validation patients no other model has a lower loss")
+    return ModelChoice.objects.create(run=run, envoy=envoy, **values)
 
 
 def make_membership(

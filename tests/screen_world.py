@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from diagnoses.models import Admission
 from envoys.models import User, WorkerSign
+from techlife import demonstration
 from techlife.page_bench import Bench, get_routes
 from techlife.page_world import PageWorld, make_small_world
 from tests.screens import Screen
@@ -23,7 +24,7 @@ ADMIN_PAGES = ("index", "envoys_envoy_changelist", "envoys_user_changelist")
 
 def prepare(folder: Path) -> tuple[list[Screen], dict[str, str]]:
     world = make_small_world(folder, scale=SCALE, num_rounds=NUM_ROUNDS)
-    administrator = User.objects.create_user("admin", role=User.Role.ADMINISTRATOR)
+    administrator = User.objects.get(username=demonstration.ADMINISTRATOR)
     _let_something_wait(world)
     sessions = {
         "doctor": _session_of(world.doctor),

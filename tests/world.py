@@ -15,6 +15,7 @@ import numpy as np
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
+from rest_framework_simplejwt.tokens import RefreshToken
 
 from diagnoses.models import Admission, Diagnosis, IcdCode, Import, Patient, Snapshot, Upload
 from diagnoses.services import upload_files
@@ -30,6 +31,7 @@ from tests.factories import (
     PASSWORD,
     make_admission,
     make_assignment,
+    make_choice,
     make_diagnosis,
     make_distribution,
     make_envoy,
@@ -49,6 +51,7 @@ from tests.factories import (
 from training import services
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     RoundAssignment,
     Study,
@@ -90,6 +93,8 @@ class Hospital:
     failed_distribution: Distribution
     inference_run: InferenceRun
     prediction: Prediction
+    choice: ModelChoice
+    overruled_choice: ModelChoice
 
 
 @dataclass
@@ -98,10 +103,15 @@ class World:
     plan: TrainingPlan
     version: ModelVersion  # the federation's, released
     icd_code: IcdCode
+    suspended: Envoy
+    idle: Envoy  # takes part in nothing, so that it can be deleted
+    refresh_token: str
     hospitals: dict[str, Hospital]  # "own" and "other"
     people: dict[str, User | None]  # the doctor is of "own"
 
-    def arguments(self, view_name: str, hospital: str = "own") -> dict[str, Any]:
+    def arguments(
+        self, view_name: str, hospital: str = "own", method: str = "GET"
+    ) -> dict[str, Any]:
         """What the URL of a route takes, for a row of one of the hospitals."""
         rows = _rows(self, self.hospitals[hospital])
         parameters = url_parameters()
@@ -109,7 +119,8 @@ class World:
             raise KeyError(f"no URL is named {view_name}")
         values = {}
         for parameter in parameters[view_name]:
-            found = _row_for(rows, view_name, parameter)
+            found = rows.get(f"{method} {view_name} {parameter}")
+            found = found or _row_for(rows, view_name, parameter)
             values[parameter] = getattr(found, "pk", found)
         return values
 
@@ -150,7 +161,7 @@ def _row_for(rows: dict[str, Any], view_name: str, parameter: str) -> Any:
 
 
 def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
-    """By "view parameter", "resource parameter" or "parameter"."""
+    """By "view parameter", "resource parameter" or "parameter"; or by "METHOD view parameter"."""
     return {
         "patient_id": hospital.patient,
         "admission_id": hospital.admission,
@@ -163,6 +174,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "run_id": hospital.run,
         "assignment_id": hospital.assignment,
         "version_id": hospital.version,
+        "choice_id": hospital.choice,
         "kind": "distribution",
         "row_id": hospital.failed_distribution,
         # where a route wants a row in another state
@@ -173,11 +185,17 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "training:run-stop run_id": hospital.active_run,
         "training:assignment-retry assignment_id": hospital.failed_assignment,
         "training:model-version-distribute version_id": world.version,
+        "training:model-choice-take-back choice_id": hospital.overruled_choice,
+        "envoys:envoy-resume envoy_id": world.suspended,
+        "inference:envoy-delete envoy_id": world.idle,
+        "DELETE api:envoy-detail pk": world.idle,
+        "api:envoy-resume pk": world.suspended,
         "api:admission-reopen pk": hospital.left,
         "api:diagnosis-restore pk": hospital.struck_out,
         "api:approval-revoke pk": hospital.approved,
         "api:run-stop pk": hospital.active_run,
         "api:assignment-retry pk": hospital.failed_assignment,
+        "api:model-choice-take-back pk": hospital.overruled_choice,
         # the API's resources
         "patient pk": hospital.patient,
         "admission pk": hospital.admission,
@@ -193,6 +211,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "round pk": hospital.training_round,
         "assignment pk": hospital.assignment,
         "model-version pk": hospital.version,
+        "model-choice pk": hospital.choice,
         "distribution pk": hospital.distribution,
         "prediction pk": hospital.prediction,
         "inference-run pk": hospital.inference_run,
@@ -230,6 +249,7 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST login": {"username": "doctor-own", "password": PASSWORD},
         "POST api:token": {"username": "doctor-own", "password": PASSWORD},
         "POST published:login": {"username": "doctor-own", "password": PASSWORD},
+        "POST api:token-revoke": {"refresh": world.refresh_token},
         "POST account-register": {**account, "password_again": NEW_PASSWORD},
         "POST api:account-register": account,
         "POST published:register": account,
@@ -243,6 +263,7 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST inference:patient-list": {"text": "Test Patient Own"},
         "POST diagnoses:patient-register": facts,
         "POST api:patient-list": facts,
+        "POST api:patient-search": {"name": "Test Patient Own"},
         "POST published:patient-register": {
             "name": "Test Patient New",
             "gender": "F",
@@ -261,7 +282,8 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST published:diagnosis-create": [
             {"subject_id": None, "hadm_id": "H123456", "icd_code": "I10", "icd_version": 10}
         ],
-        "GET diagnoses:icd-code-search": {"q": "heart"},
+        "GET diagnoses:icd-code-search": {"icd_code": "heart"},
+        "POST diagnoses:icd-code-search": {"icd_code": "heart"},
         "POST diagnoses:import-create": {"diagnoses": diagnoses_file()},
         "POST api:import-list": {"diagnoses": diagnoses_file()},
         # A hospital's answer
@@ -269,6 +291,8 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST api:approval-list": approval,
         "POST training:package-refuse": {"reason": "not with so many rounds"},
         "POST api:approval-refuse": {"reason": "not with so many rounds"},
+        "POST training:model-choice-overrule": {"kind": "FINE_TUNED", "reason": "it knows us"},
+        "POST api:model-choice-overrule": {"kind": "FINE_TUNED", "reason": "it knows us"},
         # Scoring
         "POST inference:inference-run-create": {  # a doctor's form asks for no hospital
             "study": study,
@@ -282,8 +306,8 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST published:envoy-create": {"name": "Hospital new", "s3_bucket": "", "s3_prefix": ""},
         "POST envoys:envoy-edit": {**new_envoy, "name": "Hospital renamed"},
         "PATCH api:envoy-detail": {"region": "eu-west-1"},
-        "POST inference:envoy-delete": {"name": hospital.envoy.name},
-        "DELETE api:envoy-detail": {"name": hospital.envoy.name},
+        "POST inference:envoy-delete": {"name": world.idle.name},
+        "DELETE api:envoy-detail": {"name": world.idle.name},
         "POST training:study-create": {"target": "readmitted_30d", "network": "mlp"},
         "POST api:study-list": {"target": "readmitted_30d"},
         "POST training:package-create": {**plan, **local_training},
@@ -316,6 +340,9 @@ def make_world() -> World:
         plan=plan,
         version=version,
         icd_code=icd_code,
+        suspended=make_envoy(name="Hospital suspended", status=Envoy.Status.SUSPENDED),
+        idle=make_envoy(name="Hospital idle"),
+        refresh_token=str(RefreshToken.for_user(hospitals["own"].doctor)),
         hospitals=hospitals,
         people={
             "anonymous": None,
@@ -493,6 +520,15 @@ def _make_hospital(
         inference_run=inference_run,
         prediction=make_prediction(
             global_version, discharged, inference_run=inference_run, requested_by=doctor
+        ),
+        choice=make_choice(run, envoy),
+        overruled_choice=make_choice(
+            active_run,
+            envoy,
+            overruled_to=ModelVersion.Kind.FINE_TUNED,
+            overrule_reason="it knows us",
+            overruled_by=doctor,
+            overruled_at=timezone.now(),
         ),
     )
 

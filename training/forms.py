@@ -18,6 +18,20 @@ MOST_ROUNDS = 1000
 PARAMETER = "parameter_"  # before the name of a strategy's own
 
 
+class OverruleForm(TablerForm, forms.Form):
+    kind = forms.ChoiceField(label="Use instead", widget=forms.RadioSelect)
+    reason = forms.CharField(
+        label="Why",
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Whoever looks at a patient's risk reads it.",
+    )
+
+    def __init__(self, *args: Any, kinds: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["kind"].choices = kinds  # type: ignore[attr-defined]
+
+
 class StudyForm(TablerForm, forms.Form):
     target = forms.ChoiceField(
         label="What is predicted",
@@ -139,6 +153,7 @@ class RunForm(EnvoysForm):
     quorum = forms.IntegerField(
         required=False,
         min_value=1,
+        max_value=10_000,
         help_text="With so many updates a round goes on at its deadline; empty: as many as a"
         " release needs",
     )

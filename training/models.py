@@ -366,10 +366,16 @@ class ModelVersion(models.Model):
         ACTIVE = "ACTIVE", "Active"
         RETIRED = "RETIRED", "Retired"
 
+    class Kind(models.TextChoices):
+        GLOBAL = "GLOBAL", "The federation's"
+        FINE_TUNED = "FINE_TUNED", "Fine-tuned at the hospital"  # its last training's result
+        LOCAL = "LOCAL", "Trained at the hospital alone"
+
     study = models.ForeignKey(Study, on_delete=models.PROTECT, related_name="versions")
     envoy = models.ForeignKey(  # empty: the federation's; else this hospital's own
         Envoy, null=True, on_delete=models.PROTECT, related_name="versions"
     )
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.GLOBAL)
     number = models.PositiveIntegerField()
     run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="versions")
     training_round = models.ForeignKey(
@@ -396,7 +402,7 @@ class ModelVersion(models.Model):
                 name="one_global_version_per_number",
             ),
             models.UniqueConstraint(
-                fields=["study", "envoy", "number"],
+                fields=["study", "envoy", "kind", "number"],
                 condition=Q(envoy__isnull=False),
                 name="one_envoy_version_per_number",
             ),
@@ -406,7 +412,7 @@ class ModelVersion(models.Model):
                 name="one_global_version_per_round",
             ),
             models.UniqueConstraint(
-                fields=["training_round", "envoy"],
+                fields=["training_round", "envoy", "kind"],
                 condition=Q(envoy__isnull=False),
                 name="one_envoy_version_per_round",
             ),
@@ -415,11 +421,64 @@ class ModelVersion(models.Model):
                 condition=Q(envoy__isnull=True, state="ACTIVE"),
                 name="one_active_version_per_study",
             ),
+            models.CheckConstraint(
+                condition=Q(envoy__isnull=True, kind="GLOBAL")
+                | Q(envoy__isnull=False) & ~Q(kind="GLOBAL"),
+                name="global_version_of_no_envoy",
+            ),
         ]
 
     def __str__(self) -> str:
         owner = f" of {self.envoy}" if self.envoy else ""
-        return f"{self.study.name} v{self.number}{owner}"
+        alone = ", trained alone" if self.kind == self.Kind.LOCAL else ""
+        return f"{self.study.name} v{self.number}{owner}{alone}"
+
+
+class ChoiceQuerySet(models.QuerySet["ModelChoice"]):
+    def visible_to(self, user: User) -> Self:
+        return self.filter(envoy__in=Envoy.objects.visible_to(user))
+
+
+class ModelChoice(models.Model):
+    """Which model of a run suits a hospital, by its validation patients or by one of its doctors."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="choices")
+    envoy = models.ForeignKey(Envoy, on_delete=models.CASCADE, related_name="choices")
+    kind = models.CharField(max_length=16, choices=ModelVersion.Kind.choices)
+    reason = models.TextField()  # in words, without a full stop
+    # {"losses": {"global": …}, "lower_by": {"fine_tuned": {"estimate", "low", "high"}}}
+    figures = models.JSONField(default=dict)
+    made_at = models.DateTimeField(auto_now_add=True)
+    overruled_to = models.CharField(max_length=16, choices=ModelVersion.Kind.choices, blank=True)
+    overrule_reason = models.TextField(blank=True)
+    overruled_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    overruled_at = models.DateTimeField(null=True)
+
+    objects = ChoiceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-made_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "envoy"], name="one_choice_per_run_and_envoy")
+        ]
+
+    def __str__(self) -> str:
+        return f"the choice of {self.envoy} in run {self.run_id}"
+
+    @property
+    def kind_in_use(self) -> str:
+        return self.overruled_to or self.kind
+
+    @property
+    def model_in_use(self) -> str:
+        return str(ModelVersion.Kind(self.kind_in_use).label)
+
+    @property
+    def in_words(self) -> str:
+        """Why this model, as it stands now; a sentence."""
+        if not self.overruled_to:
+            return f"{self.reason}."
+        return f"{self.overrule_reason.rstrip('.')} (a doctor of the hospital decided)."
 
 
 class Distribution(LeasedWork):

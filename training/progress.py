@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -18,6 +19,8 @@ from django.utils.safestring import SafeString
 
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
+from federated import small_counts
+from federated.suppression import suppress
 from training.models import (
     ReceivedUpdate,
     RoundAssignment,
@@ -43,7 +46,6 @@ WORDS = {
     NOT_OPEN: "Not open yet",
 }
 MOST_PROBLEMS = 8
-SMALLEST_COUNT = 10  # a smaller number of patients is not shown
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,13 @@ class ReportRow:
     rule_of_thumb: float | None
     local: float | None
     global_model: float | None
+    fine_tuned: float | None
     pooled: float | None
     local_interval: dict[str, float] | None  # "low" and "high"
     global_interval: dict[str, float] | None
+    fine_tuned_interval: dict[str, float] | None
     sentence: str  # the gain in words
+    fine_tuned_sentence: str  # what fine-tuning adds to it
 
     @property
     def gain(self) -> float | None:
@@ -371,7 +376,7 @@ def freezing_of(snapshot: Snapshot, is_visible: bool) -> Freezing:
     words = {"PENDING": "Waiting", "RUNNING": "Freezing", "COMPLETE": "Frozen", "FAILED": "Failed"}
     percent = None
     if is_visible and snapshot.status == Snapshot.Status.RUNNING and snapshot.num_total:
-        percent = min(100, 100 * snapshot.num_done // snapshot.num_total)
+        percent = snapshot.percent
     detail = f": {snapshot.reason}" if snapshot.reason and is_visible else ""
     return Freezing(snapshot.status, words[snapshot.status] + detail, percent)
 
@@ -471,44 +476,63 @@ def report_of(
     names = {name: envoy.name for envoy in visible_envoys for name in envoy.known_as}
     benefit = run.report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
+    entries = [entry for entry in run.report["envoys"] if entry["name"] in names]
+    *counts, total = counts_beside_total([entry.get("num_examples") for entry in entries])
+    if len(entries) < len(run.report["envoys"]):  # a doctor, who sees the own hospital and no total
+        counts, total = [count_of(entry.get("num_examples")) for entry in entries], ""
     rows = [
-        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}))
-        for entry in run.report["envoys"]
-        if entry["name"] in names
+        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}), count)
+        for entry, count in zip(entries, counts, strict=True)
     ]
-    sees_all = len(rows) == len(run.report["envoys"])
-    pooled = dict(run.report["pooled_test"])
-    if sees_all:
-        pooled["num_examples"] = run.report.get("num_examples")
-    return rows, report_row("All test patients together", pooled, benefit["pooled_test"])
+    pooled = run.report["pooled_test"]
+    return rows, report_row("All test patients together", pooled, benefit["pooled_test"], total)
 
 
-def report_row(name: str, entry: dict[str, Any], gain: dict[str, Any]) -> ReportRow:
+def counts_beside_total(counts: list[int | None]) -> list[str]:
+    """Hospitals' counts in words and then their sum: a dash where the rest would tell of a few.
+
+    Empty in a report made before it counted.
+    """
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts) or not known:
+        return [""] * (len(counts) + 1)
+    table = suppress(np.array(known, np.int64))
+    return [shown(count) for count in [*table.cells, table.total]]
+
+
+def report_row(
+    name: str, entry: dict[str, Any], gain: dict[str, Any], num_examples: str
+) -> ReportRow:
     """A hospital's figures; `gain` is empty in a report made before there were intervals."""
 
     def auroc(model: str) -> float | None:
         metrics = entry.get(model)
-        return metrics["auroc"] if metrics else None
+        return metrics["auroc"] if metrics and not is_too_small(gain) else None
 
-    num_examples = entry.get("num_examples")
-    if num_examples is None:
-        count = ""
-    elif num_examples < SMALLEST_COUNT:
-        count = f"under {SMALLEST_COUNT}"
-    else:
-        count = f"{num_examples:,}"
     intervals = gain.get("intervals", {})
     return ReportRow(
         name=name,
-        num_examples=count,
+        num_examples=num_examples,
         rule_of_thumb=auroc("rule_of_thumb"),
         local=auroc("local"),
         global_model=auroc("global"),
+        fine_tuned=auroc("fine_tuned"),
         pooled=auroc("pooled"),
         local_interval=intervals.get("local"),
         global_interval=intervals.get("global"),
+        fine_tuned_interval=intervals.get("fine_tuned"),
         sentence=gain.get("sentence", ""),
+        fine_tuned_sentence=gain.get("fine_tuned_sentence", ""),
     )
+
+
+def is_too_small(gain: dict[str, Any]) -> bool:
+    """Whether a hospital was tested on so few patients that no figure of them is shown."""
+    return not gain.get("has_enough_patients", True)
+
+
+def count_of(number: int | None) -> str:
+    return "" if number is None else small_counts.shown(number)
 
 
 def report_details(run: TrainingRun) -> ReportDetails | None:

@@ -75,6 +75,8 @@ def _envoys(request: UserRequest) -> list[Envoy]:
 
 
 class DistributeView(Call):
+    is_long = True  # reads and writes in storage
+
     @starts_work
     @extend_schema(request=None, responses={202: serializers.PublishedDistributionSerializer})
     def post(self, request: UserRequest) -> Response:

@@ -7,11 +7,13 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from envoys.models import Envoy, User
-from envoys.rest import UrlField
+from envoys.rest import IdField, UrlField
 from envoys.serializers import EnvoyNameSerializer, TaskSerializer
 from federated.plan import LocalTrainingConfig
+from training.benefit import Benefit
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     RoundAssignment,
     Study,
@@ -20,25 +22,41 @@ from training.models import (
     TrainingRun,
 )
 from training.progress import NOT_OPEN, RunProgress, progress_of
+from training.shown import masked
 
 MAY_SPEAK_OF_OTHERS = "Ask a data scientist why: the reason may speak of other hospitals."
 
 
 def username() -> serializers.SlugRelatedField[User]:
-    return serializers.SlugRelatedField(slug_field="username", read_only=True)
+    return serializers.SlugRelatedField(slug_field="username", read_only=True, allow_null=True)
+
+
+class RowField(serializers.PrimaryKeyRelatedField[Any]):
+    """A row by its number, which is checked before the database is asked for it."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return super().to_internal_value(IdField().run_validation(data))
 
 
 class EnvoysSerializer(serializers.Serializer[Any]):
-    envoys = serializers.PrimaryKeyRelatedField(
-        queryset=Envoy.objects.standing(),
+    envoys = RowField(
+        queryset=Envoy.objects.active(),
         many=True,
         required=False,
-        help_text="the numbers of envoys; all active ones where not given",
+        allow_empty=False,
+        help_text="the numbers of active envoys; all of them where not given",
+        error_messages={
+            "empty": "Choose at least one hospital.",
+            "does_not_exist": "There is no active hospital {pk_value}.",
+        },
     )
+
+    def validate_envoys(self, envoys: list[Envoy]) -> list[Envoy]:
+        return list(dict.fromkeys(envoys))  # named twice, it is still one hospital
 
 
 class OfStudySerializer(serializers.Serializer[Any]):
-    study = serializers.PrimaryKeyRelatedField(
+    study = RowField(
         queryset=Study.objects.all(),
         required=False,
         help_text="the number of a study; the main one where not given",
@@ -74,8 +92,8 @@ class StudyCreateSerializer(serializers.Serializer[Any]):
 
 
 class LocalTrainingSerializer(serializers.Serializer[Any]):
-    local_epochs = serializers.IntegerField(required=False)
-    batch_size = serializers.IntegerField(required=False)
+    local_epochs = serializers.IntegerField(required=False, max_value=1000)
+    batch_size = serializers.IntegerField(required=False, max_value=100_000)
     learning_rate = serializers.FloatField(required=False)
     weight_decay = serializers.FloatField(required=False)
 
@@ -303,6 +321,50 @@ class RunDetailSerializer(RunSerializer):
         }
 
 
+class ModelFiguresSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    auroc = serializers.FloatField(allow_null=True)
+    auprc = serializers.FloatField(allow_null=True)
+    accuracy = serializers.FloatField(allow_null=True)
+    brier = serializers.FloatField(allow_null=True)
+    interval = serializers.DictField(
+        child=serializers.FloatField(), allow_null=True, help_text="of the AUROC, 95 %"
+    )
+
+
+class GainSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    num_examples = serializers.CharField(help_text="trained on; in words where it is under 10")
+    num_patients = serializers.CharField(help_text="tested on; in words where it is under 10")
+    models = ModelFiguresSerializer(many=True)
+    sentence = serializers.CharField(help_text="global against local, in words")
+    fine_tuned_sentence = serializers.CharField(help_text="fine-tuned against global, in words")
+    model_choice = serializers.IntegerField(
+        source="choice.pk", default=None, allow_null=True, help_text="which model suits it"
+    )
+
+
+class BenefitSerializer(serializers.Serializer[Any]):
+    run = serializers.IntegerField(source="run.pk")
+    hospitals = GainSerializer(many=True, help_text="of a doctor the own one")
+    all_together = GainSerializer()
+    calibration = serializers.SerializerMethodField()
+    confusion = serializers.SerializerMethodField()
+    subgroups = serializers.SerializerMethodField()
+
+    def get_calibration(self, benefit: Benefit) -> list[dict[str, Any]]:
+        """Of the global model on all test patients: slope, intercept and curve of each class."""
+        return (benefit.run.report or {}).get("calibration", [])
+
+    def get_confusion(self, benefit: Benefit) -> dict[str, Any] | None:
+        """Patients by what happened and what was likeliest; null where a count is hidden."""
+        return (benefit.run.report or {}).get("confusion")
+
+    def get_subgroups(self, benefit: Benefit) -> dict[str, Any]:
+        """Figures by age and sex; null where they are hidden."""
+        return (benefit.run.report or {}).get("subgroups", {})
+
+
 class RunCreateSerializer(OfStudySerializer, EnvoysSerializer):
     plan_sha256 = serializers.CharField(
         max_length=64,
@@ -310,7 +372,9 @@ class RunCreateSerializer(OfStudySerializer, EnvoysSerializer):
         help_text="of the packages to run; of the study's newest where not given",
     )
     seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
-    quorum = serializers.IntegerField(required=False, min_value=1, allow_null=True, default=None)
+    quorum = serializers.IntegerField(
+        required=False, min_value=1, max_value=10_000, allow_null=True, default=None
+    )
     deadline_seconds = serializers.IntegerField(
         required=False, default=3600, min_value=1, max_value=30 * 24 * 3600
     )
@@ -338,7 +402,7 @@ class AssignmentSerializer(serializers.ModelSerializer[RoundAssignment]):
 
 
 class AggregateSerializer(OfStudySerializer):
-    envoys = serializers.PrimaryKeyRelatedField(queryset=Envoy.objects.all(), many=True)
+    envoys = RowField(queryset=Envoy.objects.all(), many=True)
 
 
 class AggregatedSerializer(serializers.Serializer[Any]):
@@ -351,6 +415,7 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     url = UrlField("api:model-version-detail")
     approved_by = username()
     round = serializers.IntegerField(source="training_round.number", read_only=True)
+    metrics = serializers.SerializerMethodField()
 
     class Meta:
         model = ModelVersion
@@ -359,6 +424,7 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "url",
             "study",
             "envoy",
+            "kind",
             "number",
             "state",
             "run",
@@ -372,6 +438,12 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "created_at",
         ]
 
+    def get_metrics(self, version: ModelVersion) -> dict[str, Any]:
+        """Of a hospital's own model on its validation patients; a count under 10 is null."""
+        user = self.context["request"].user
+        is_own = user.is_doctor and version.envoy_id == user.envoy_id
+        return version.metrics if is_own else masked(version.metrics)
+
 
 class ModelVersionDetailSerializer(ModelVersionSerializer):
     manifest = serializers.SerializerMethodField()
@@ -380,14 +452,53 @@ class ModelVersionDetailSerializer(ModelVersionSerializer):
         fields = [*ModelVersionSerializer.Meta.fields, "manifest"]
 
     def get_manifest(self, version: ModelVersion) -> dict[str, Any]:
-        """Schema, scaling and lineage; a doctor sees of the updates their own hospital's."""
+        """Schema, scaling and lineage. A count under 10 is null; of another hospital's update a
+        doctor sees whose it is, as on the pages, and no more."""
         manifest = dict(version.manifest)
         user = self.context["request"].user
-        if user.role == User.Role.DOCTOR and "lineage" in manifest:
-            lineage = dict(manifest["lineage"])
-            updates = [u for u in lineage["updates"] if u["envoy"] == user.envoy.slug]
+        lineage = manifest.get("lineage", {})
+        if "updates" in lineage:
+            updates = [_update_shown(update, user) for update in lineage["updates"]]
             manifest["lineage"] = {**lineage, "updates": updates}
         return manifest
+
+
+def _update_shown(update: dict[str, Any], user: User) -> dict[str, Any]:
+    if not user.is_doctor:
+        return masked(update)
+    is_own = user.envoy is not None and update["envoy"] == user.envoy.slug
+    return update if is_own else {"envoy": update["envoy"]}
+
+
+class ModelChoiceSerializer(serializers.ModelSerializer[ModelChoice]):
+    url = UrlField("api:model-choice-detail")
+    envoy_name = serializers.CharField(source="envoy.name", read_only=True)
+    kind_in_use = serializers.ChoiceField(choices=ModelVersion.Kind.choices, read_only=True)
+    overruled_by = username()
+
+    class Meta:
+        model = ModelChoice
+        fields = [
+            "id",
+            "url",
+            "run",
+            "envoy",
+            "envoy_name",
+            "kind",
+            "kind_in_use",
+            "reason",
+            "figures",
+            "made_at",
+            "overruled_to",
+            "overrule_reason",
+            "overruled_by",
+            "overruled_at",
+        ]
+
+
+class OverruleSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=ModelVersion.Kind.choices, help_text="the model to use")
+    reason = serializers.CharField(max_length=2000)
 
 
 class DistributionSerializer(serializers.ModelSerializer[Distribution]):
@@ -414,9 +525,7 @@ class DistributionSerializer(serializers.ModelSerializer[Distribution]):
 
 
 class DistributeSerializer(EnvoysSerializer):
-    model_version = serializers.PrimaryKeyRelatedField(
-        queryset=ModelVersion.objects.of_federation()
-    )
+    model_version = RowField(queryset=ModelVersion.objects.of_federation())
 
 
 class DistributedSerializer(serializers.Serializer[Any]):

@@ -94,12 +94,12 @@ def federation_summary(user: User) -> FederationSummary:
     labelled = labelled_patients(envoys)
     waiting = StudyMembership.objects.waiting().visible_to(user)
     waiting = waiting.filter(envoy__in=Envoy.objects.active())
-    runs = with_counts(TrainingRun.objects.active().visible_to(user)).select_related("study")
+    runs = with_counts(TrainingRun.objects.active().visible_to(user))
     return FederationSummary(
         envoys=envoy_lines(envoys, labelled),
         num_labelled_patients=labelled.total,
         labelled_patients=labelled.total_in_words,
-        active_runs=list(runs),
+        active_runs=list(runs.select_related("study", "started_by")),
         models=study_models(),
         num_approvals_waiting=waiting.count(),
         approvals_waiting=list(

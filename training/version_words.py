@@ -6,10 +6,10 @@ from typing import Any
 from envoys.models import Envoy, User
 from federated.architectures import Architecture, architecture_named
 from federated.errors import FederatedError
+from federated.small_counts import shown
 from federated.strategies import strategy_named
 from training.models import Distribution, ModelVersion
 from training.plan_words import inputs_in_words
-from training.progress import SMALLEST_COUNT
 
 METRICS = {
     "auroc": "AUROC",
@@ -69,7 +69,7 @@ def version_in_words(version: ModelVersion, user: User) -> VersionWords:
         contributors=[
             Contributor(
                 names.get(update["envoy"], update["envoy"]),
-                _count(update["num_examples"]) if update["envoy"] in visible else "",
+                shown(update["num_examples"]) if update["envoy"] in visible else "",
             )
             for update in updates
         ],
@@ -84,10 +84,6 @@ def _known(named: Any, name: str) -> Any:
         return named(name)
     except FederatedError:
         return None
-
-
-def _count(number: int) -> str:
-    return f"under {SMALLEST_COUNT}" if number < SMALLEST_COUNT else f"{number:,}"
 
 
 def _metrics(version: ModelVersion) -> list[tuple[str, float]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from diagnoses.models import Admission, Diagnosis, Patient, RiskLevel
 from diagnoses.services.batches import BATCH_ROWS, batched
@@ -44,8 +45,8 @@ def add_diagnoses(
 ) -> list[str]:
     """Record many diagnoses: all of them, or none; returns the subject_id of each row.
 
-    A row whose hadm_id is known belongs to that admission; an unknown one opens an admission, of
-    the patient whom subject_id names, or of a new one. A diagnosis that stands already is left as
+    A row whose hadm_id is known belongs to that admission; an unknown one opens an admission, now,
+    of the patient whom subject_id names, or of a new one. A diagnosis that stands already is left as
     it is, so that the same rows may be sent twice. `diagnosis_count` becomes the admission's count
     as given, `risk_level` the doctor's own.
 
@@ -155,7 +156,12 @@ class _Batch:
         stay = self.stays.get(hadm_id)
         if stay is None:
             stay = _Stay(
-                Admission(envoy=self.envoy, hadm_id=hadm_id, patient=self._patient(subject_id))
+                Admission(
+                    envoy=self.envoy,
+                    hadm_id=hadm_id,
+                    patient=self._patient(subject_id),
+                    admitted_at=timezone.now(),
+                )
             )
             self.stays[hadm_id] = stay
         elif subject_id and subject_id != stay.admission.patient.subject_id:

@@ -8,7 +8,7 @@ from typing import TextIO, cast
 from django.db import transaction
 from django.utils import timezone
 
-from diagnoses.models import Admission, Snapshot
+from diagnoses.models import Admission, CodeReport, Snapshot
 from diagnoses.services.records import admission_records
 from diagnoses.tasks import export_diagnoses_task
 from envoys import audit
@@ -16,6 +16,7 @@ from envoys.errors import StorageError
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, write_object
 from envoys.work import Progress
+from federated.code_report import CodeCounts
 from federated.cohorts import AdmissionRecord, write_records
 
 
@@ -53,6 +54,8 @@ def export_now(envoy: Envoy, *, requested_by: User | None = None) -> Snapshot:
 def export_diagnoses(snapshot_id: int) -> None:
     """Write a hospital's complete imports and standing diagnoses to its storage, and freeze them.
 
+    What is odd about their codes is found on the way, and replaces the hospital's last report.
+
     The files are a cohort folder, sorted by subject_id and `admission_order`: under
     `snapshots/<sha256>/` for runs, and at the top in place of the previous export. Nothing is done
     for a snapshot that another worker holds or has finished.
@@ -64,23 +67,26 @@ def export_diagnoses(snapshot_id: int) -> None:
     if not claimed:
         return
     snapshot: Snapshot = claimed[0]
+    codes = CodeCounts()
     try:
         with (
             TemporaryFile("w+", encoding="utf-8", newline="") as diagnoses,
             TemporaryFile("w+", encoding="utf-8", newline="") as outcomes,
         ):
-            counts = _write_export(snapshot, diagnoses, outcomes)
+            counts = _write_export(snapshot, diagnoses, outcomes, codes)
             stored = _store_export(snapshot.envoy, diagnoses, outcomes)
     except (StorageError, OSError) as error:
         Snapshot.objects.finish(snapshot, status=Snapshot.Status.FAILED, reason=str(error))
         raise
-    Snapshot.objects.finish(
-        snapshot,
-        status=Snapshot.Status.COMPLETE,
-        completed_at=timezone.now(),
-        **counts,
-        **stored,
-    )
+    now = timezone.now()
+    with transaction.atomic():
+        if Snapshot.objects.finish(
+            snapshot, status=Snapshot.Status.COMPLETE, completed_at=now, **counts, **stored
+        ):
+            found = codes.report()
+            kinds = [odd.to_json() for odd in found.kinds]
+            values = {"num_codes": found.num_codes, "kinds": kinds, "made_at": now}
+            CodeReport.objects.update_or_create(envoy_id=snapshot.envoy_id, defaults=values)
 
 
 def snapshot_sha256(diagnoses_sha256: str, outcomes_sha256: str) -> str:
@@ -88,7 +94,9 @@ def snapshot_sha256(diagnoses_sha256: str, outcomes_sha256: str) -> str:
     return hashlib.sha256(f"{diagnoses_sha256}\n{outcomes_sha256}\n".encode()).hexdigest()
 
 
-def _write_export(snapshot: Snapshot, diagnoses: TextIO, outcomes: TextIO) -> dict[str, int]:
+def _write_export(
+    snapshot: Snapshot, diagnoses: TextIO, outcomes: TextIO, codes: CodeCounts
+) -> dict[str, int]:
     num_total = Admission.objects.complete().filter(envoy_id=snapshot.envoy_id).count()
     progress = Progress(snapshot)
     num_admissions = num_diagnoses = 0
@@ -97,6 +105,7 @@ def _write_export(snapshot: Snapshot, diagnoses: TextIO, outcomes: TextIO) -> di
         nonlocal num_admissions, num_diagnoses
         for record in admission_records(snapshot.envoy):
             yield record
+            codes.add(record)
             num_admissions += 1
             num_diagnoses += len(record.diagnoses)
             progress.show(num_admissions, max(num_total, num_admissions))

@@ -1,7 +1,7 @@
 """A doctor's own rows: patients, their admissions, and the diagnoses recorded in them."""
 
 import secrets
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import models, transaction
 from django.db.models import F
@@ -18,6 +18,7 @@ from federated.errors import InvalidCodeError, InvalidValueError
 MAX_NAME_LENGTH = 200
 MAX_PHONE_LENGTH = 40
 CLOCKS_DIFFER = timedelta(minutes=5)
+FIRST_YEAR = 1900  # an earlier admission is a slip of the pen
 
 
 def register_patient(
@@ -80,10 +81,17 @@ def admit_patient(
     Raises:
         NotNowError: the patient is in the hospital already or has died there, or the hadm_id is
             another admission's.
-        InvalidValueError: a time in the future, or no hadm_id.
+        InvalidValueError: a time in the future, before 1900 or the patient's birth, or within
+            another stay; or no hadm_id.
     """
     admitted_at = admitted_at or timezone.now()
     _check_past(admitted_at, "admission")
+    first_year = max(FIRST_YEAR, patient.birth_year or FIRST_YEAR)
+    if admitted_at.astimezone(UTC).year < first_year:
+        raise InvalidValueError(
+            f"the admission would be before {first_year}"
+            + (", the patient's year of birth" if first_year == patient.birth_year else "")
+        )
     hadm_id = new_hadm_id() if hadm_id is None else parse_id(hadm_id.strip(), "hadm_id")
     with transaction.atomic():
         _lock(patient)
@@ -95,6 +103,13 @@ def admit_patient(
             raise NotNowError(
                 "the patient is recorded as having died in hospital: reopen that admission first"
                 " if this is wrong"
+            )
+        around = earlier.filter(admitted_at__lte=admitted_at, discharged_at__gt=admitted_at).first()
+        if around is not None:
+            raise InvalidValueError(
+                f"the admission would be within another stay, {around.admitted_at:%Y-%m-%d %H:%M}"
+                f" to {around.discharged_at:%Y-%m-%d %H:%M} UTC: give a later time, or correct the"
+                " discharge from that one"
             )
         if Admission.objects.filter(envoy_id=patient.envoy_id, hadm_id=hadm_id).exists():
             raise NotNowError(
@@ -142,7 +157,7 @@ def discharge_patient(
             )
         )
         if not discharged:
-            raise NotNowError("the admission is not open: the patient has been discharged from it")
+            raise NotNowError(_why_not_open(admission))
         audit.record(discharged_by, "discharged patient", admission)
     admission.refresh_from_db()
     return admission
@@ -292,6 +307,15 @@ def _set_facts(
 def _check_stands(envoy: Envoy) -> None:
     if not Envoy.objects.standing().filter(pk=envoy.pk).exists():
         raise NotNowError(f"{envoy} has been deleted: it takes no more patients")
+
+
+def _why_not_open(admission: Admission) -> str:
+    if admission.admitted_at is None:
+        return (
+            "the admission came with no date, so that it does not count as open: admit the patient"
+            " again if they are in the hospital, or import a file that says how this stay ended"
+        )
+    return "the admission is not open: the patient has been discharged from it"
 
 
 def _check_past(moment: datetime, what: str) -> None:

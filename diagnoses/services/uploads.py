@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 import secrets
 import shutil
 import zlib
@@ -37,18 +38,20 @@ from envoys.storage import (
 )
 from envoys.work import Progress
 from federated.cohorts import EnvoyFiles, check_envoy
-from federated.cohorts.csv_files import GZIP_MAGIC, place_of, read_rows
+from federated.cohorts.csv_files import GZIP_MAGIC, label_of, place_of, read_rows
 from federated.errors import CohortError
 
 PROBLEMS_SHOWN = 200
 PREVIEW_ROWS = 20
 CHUNK_BYTES = 2**16  # also what is kept of a file's beginning for its preview
 CELL_CHARACTERS = 80
+# No CSV file holds them: an image, a spreadsheet or UTF-16 does.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True)
 class FilePreview:
-    """How one file of an upload begins. A patient's data."""
+    """How one file of an upload begins. A patient's data; without a header if it is no text."""
 
     name: str
     num_bytes: int
@@ -83,7 +86,7 @@ def upload_files(
 
 
 def preview(upload: Upload) -> list[FilePreview]:
-    """The first 20 rows of each file; none once the files are gone.
+    """The first 20 rows of each file; no file once they are gone.
 
     Raises StorageError.
     """
@@ -167,12 +170,15 @@ def _find_problems(upload: Upload, files: EnvoyFiles) -> dict[str, Any]:
             num_told=PROBLEMS_SHOWN,
         )
     except CohortError as error:
-        problems, num_problems = error.problems, error.num_problems
+        problems, num_problems = _in_words(error.problems, files), error.num_problems
     else:
         found = {
             "num_admissions": summary.num_admissions,
             "num_diagnoses": summary.num_diagnoses,
-            "warnings": summary.warnings,
+            "warnings": [
+                warning | {"example": _in_words([warning["example"]], files)[0]}
+                for warning in summary.warnings
+            ],
         }
         earlier = Import.objects.filter(
             envoy_id=upload.envoy_id,
@@ -190,8 +196,21 @@ def _find_problems(upload: Upload, files: EnvoyFiles) -> dict[str, Any]:
     for place in _standing_admissions(upload, files, progress):
         num_problems += 1
         if len(problems) < PROBLEMS_SHOWN:
-            problems.append(f"{place}: its hadm_id stands in {upload.envoy} already")
+            problem = f"{place}: its hadm_id stands in {upload.envoy} already"
+            problems += _in_words([problem], files)
     return found | {"num_problems": num_problems, "problems": problems}
+
+
+def _in_words(texts: list[str], files: EnvoyFiles) -> list[str]:
+    """Problems as their reader knows the files: whoever uploaded them called them otherwise."""
+    for name, path in (("diagnoses", files.diagnoses), ("outcomes", files.outcomes)):
+        if path is not None:
+            label, words = label_of(path), f"the {name} file"
+            texts = [
+                text.replace(f"{label} line", f"{words}, line").replace(label, words)
+                for text in texts
+            ]
+    return texts
 
 
 def _standing_admissions(upload: Upload, files: EnvoyFiles, progress: Progress) -> Iterator[str]:
@@ -254,7 +273,7 @@ def _import(upload: Upload) -> None:
                 status=Upload.Status.COMPLETE,
                 reason="",
                 num_problems=error.num_problems,
-                problems=error.problems,
+                problems=_in_words(error.problems, files),
             )
             return
         # Whoever holds the row by now: that the rows stand is a fact, and the files may go.
@@ -339,10 +358,10 @@ def _read_through(name: str, file: BinaryIO) -> tuple[bytes, bool, int]:
     is_gzip = file.read(2) == GZIP_MAGIC
     file.seek(0)
     plain = gzip.GzipFile(fileobj=file) if is_gzip else file
-    head, num_bytes, num_lines = b"", 0, 0
+    head, end, num_bytes, num_lines = b"", b"", 0, 0
     try:
         while chunk := plain.read(CHUNK_BYTES):
-            head = head or chunk
+            head, end = head or chunk, chunk[-1:]
             num_bytes += len(chunk)
             num_lines += chunk.count(b"\n")
             if num_bytes > settings.UPLOAD_MAX_BYTES:
@@ -356,7 +375,7 @@ def _read_through(name: str, file: BinaryIO) -> tuple[bytes, bool, int]:
         ) from error
     if not num_bytes:
         raise UploadRefusedError(f"the file of {name} is empty")
-    return head, is_gzip, max(1, num_lines)
+    return head, is_gzip, num_lines + (end != b"\n")
 
 
 def _store_files(
@@ -407,10 +426,12 @@ def _local_files(upload: Upload) -> Iterator[EnvoyFiles]:
 
 
 def _parse_head(name: str, head: bytes, file: dict[str, Any]) -> FilePreview:
-    text = io.StringIO(head.decode("utf-8-sig", errors="replace"), newline="")
+    text = head.decode("utf-8-sig", errors="replace")
+    if CONTROL_CHARACTERS.search(text) or "\N{REPLACEMENT CHARACTER}" in text.partition("\n")[0]:
+        return FilePreview(name, file["num_bytes"], [], [])
     rows = []
     try:
-        for row in islice(csv.reader(text), PREVIEW_ROWS + 1):
+        for row in islice(csv.reader(io.StringIO(text, newline="")), PREVIEW_ROWS + 1):
             rows.append([cell.strip()[:CELL_CHARACTERS] for cell in row])
     except csv.Error:
         pass  # what can be shown is shown; the check tells what is wrong

@@ -7,20 +7,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from diagnoses import services
-from diagnoses.models import Import, Snapshot, Upload
+from diagnoses.models import CodeReport, Import, Snapshot, Upload
 from diagnoses.upload_forms import UploadForm
 from envoys import audit
 from envoys.errors import StorageError
-from envoys.models import Envoy
+from envoys.lookup import hospital_of
 from envoys.pages import UserRequest, errors_on, errors_shown, page_of
 
 OPERATORS_IMPORTS = 10
-
-
-def hospital_of(request: UserRequest) -> Envoy:
-    """The doctor's own: the access list lets nobody else here."""
-    assert request.user.envoy is not None
-    return request.user.envoy
 
 
 @never_cache
@@ -42,9 +36,16 @@ def _exports(request: UserRequest) -> dict[str, object]:
 
 @require_POST
 def export_create(request: UserRequest) -> HttpResponse:
-    services.ask_for_export(hospital_of(request), requested_by=request.user)
+    services.ask_for_export(hospital_of(request.user), requested_by=request.user)
     messages.success(request, "The export has been started: it appears below as it is written.")
     return redirect("diagnoses:export-list")
+
+
+@never_cache
+def code_report(request: UserRequest) -> HttpResponse:
+    envoy = hospital_of(request.user)
+    report = CodeReport.objects.filter(envoy=envoy).first()
+    return render(request, "diagnoses/code_report.html", {"envoy": envoy, "report": report})
 
 
 def import_list(request: UserRequest) -> HttpResponse:
@@ -63,7 +64,7 @@ def import_create(request: UserRequest) -> HttpResponse:
         outcomes = form.cleaned_data["outcomes"]
         with errors_on(form):
             upload = services.upload_files(
-                hospital_of(request),
+                hospital_of(request.user),
                 diagnoses=form.cleaned_data["diagnoses"].file,
                 outcomes=outcomes.file if outcomes else None,
                 uploaded_by=request.user,

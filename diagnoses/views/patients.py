@@ -7,7 +7,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from diagnoses import services
 from diagnoses.forms import (
@@ -188,12 +188,17 @@ def diagnosis_restore(request: UserRequest, diagnosis_id: int) -> HttpResponse:
     return to_admission(diagnosis.admission)
 
 
+@require_http_methods(["GET", "POST"])
 def icd_code_search(request: UserRequest) -> HttpResponse:
-    """Codes by code and by words: suggestions while typing, or a page of its own."""
-    text = request.GET.get("icd_code", "")[:200]
-    version = {"9": 9, "10": 10}.get(request.GET.get("icd_version", ""))
+    """Codes by code and by words: a page of its own, or suggestions while typing.
+
+    Those are asked for by POST: what is typed beside a patient must not stand in an address.
+    """
+    asked = request.POST if request.method == "POST" else request.GET
+    text = asked.get("icd_code", "")[:200]
+    version = {"9": 9, "10": 10}.get(asked.get("icd_version", ""))
     limit, template = RESULTS, "diagnoses/icd_code_search.html"
-    if request.htmx:
+    if request.method == "POST":
         limit, template = SUGGESTIONS, "diagnoses/_icd_suggestions.html"
     codes = services.search_icd_codes(text, version=version, limit=limit)
     context = {"codes": codes, "text": text.strip(), "version": version, "limit": limit}

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
-from diagnoses.models import Admission, Diagnosis, Import, Patient, Snapshot, Upload
+from diagnoses.models import Admission, CodeReport, Diagnosis, Import, Patient, Snapshot, Upload
 from diagnoses.services import clear_abandoned_imports
 from envoys import audit, work
 from envoys.errors import NotNowError
@@ -15,10 +15,12 @@ from envoys.models import Envoy, IdempotentCall, User
 from envoys.storage import bucket_of, delete_objects, envoy_storage
 from envoys.work import Progress, WorkQuerySet
 from federated.errors import FederatedError
-from inference.models import SMALLEST_CELL, Erasure, InferenceRun, Prediction
+from federated.small_counts import MIN_PATIENTS
+from inference.models import Erasure, InferenceRun, Prediction
 from training.arrays import remove_arrays
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     RoundAssignment,
     RunParticipant,
@@ -67,7 +69,7 @@ class WhatWillGo:
         )
         return [
             *(
-                (title, "–" if count < SMALLEST_CELL else f"{count:,}")
+                (title, "–" if count < MIN_PATIENTS else f"{count:,}")
                 for title, count in of_patients
             ),
             *((title, f"{count:,}") for title, count in others),
@@ -88,7 +90,7 @@ def what_will_go(envoy: Envoy) -> WhatWillGo:
         num_packages=StudyMembership.objects.filter(envoy=envoy).count(),
         num_accounts=envoy.users.filter(is_active=True, role=User.Role.DOCTOR).count(),
         place=f"{bucket_of(envoy)}/{envoy.storage_prefix}/",
-        num_runs=RunParticipant.objects.filter(envoy=envoy).values("run").distinct().count(),
+        num_runs=RunParticipant.objects.filter(envoy=envoy, sits_out_because="").count(),
     )
 
 
@@ -213,10 +215,12 @@ def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
         Upload.objects.filter(envoy=envoy),
         Import.objects.filter(envoy=envoy),
         Distribution.objects.filter(envoy=envoy),
+        ModelChoice.objects.filter(envoy=envoy),
         ModelVersion.objects.filter(envoy=envoy).exclude(
             Exists(Prediction.objects.filter(model_version=OuterRef("pk")))
         ),
         StudyMembership.objects.filter(envoy=envoy),
+        CodeReport.objects.filter(envoy=envoy),
         Snapshot.objects.filter(envoy=envoy).exclude(Exists(in_use[0])).exclude(Exists(in_use[1])),
     ]
 

@@ -24,7 +24,8 @@ from federated.prediction import contributions, predict_admissions
 from federated.scaling import FeatureScaling
 from inference.models import InferenceRun, Prediction
 from training.errors import NotReadyError
-from training.models import Distribution, ModelVersion, Study
+from training.models import Distribution, ModelChoice, ModelVersion, Study
+from training.services import choice_in_use, chosen_version
 
 ADMISSIONS_AT_ONCE = 1000
 
@@ -61,12 +62,23 @@ def global_version(study: Study, envoy: Envoy) -> ModelVersion:
 
 
 def own_version(study: Study, envoy: Envoy) -> ModelVersion:
-    """The newest model that this hospital's own training made.
+    """The model of its own that suits this hospital, or else its newest fine-tuned one.
 
     Raises:
         NotReadyError: it has not trained yet.
     """
-    version = ModelVersion.objects.filter(study=study, envoy=envoy).order_by("-number").first()
+    return own_version_by(choice_in_use(study, envoy), study, envoy)
+
+
+def own_version_by(choice: ModelChoice | None, study: Study, envoy: Envoy) -> ModelVersion:
+    """As `own_version`, for who has read the choice already."""
+    chosen = chosen_version(choice) if choice else None
+    if chosen is not None:
+        return chosen
+    fine_tuned = ModelVersion.objects.select_related("run").filter(
+        study=study, envoy=envoy, kind=ModelVersion.Kind.FINE_TUNED
+    )
+    version = fine_tuned.order_by("-number").first()
     if version is None:
         raise NotReadyError(f"{envoy} has no model of its own for {study}: train there first")
     return version
@@ -154,6 +166,7 @@ def score_admission(
             "envoy_id": admission.envoy_id,
         },
     )
+    prediction.model_version = version  # a row that was there already has only its number
     return prediction
 
 

@@ -1,7 +1,8 @@
-"""A patient's risk by both models that a hospital has: the federation's and its own."""
+"""A patient's risk by both models that a hospital has, the federation's and its own; one suits it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from diagnoses.models import Admission
@@ -12,9 +13,10 @@ from envoys.models import Envoy, User
 from federated.cohorts import AdmissionRecord
 from federated.errors import SchemaMismatchError
 from inference.models import Prediction
-from inference.services.predictions import global_version, own_version, score_admission
+from inference.services.predictions import global_version, own_version_by, score_admission
 from training.errors import NotReadyError
-from training.models import MAIN_STUDY, Distribution, ModelVersion, Study
+from training.models import MAIN_STUDY, Distribution, ModelChoice, ModelVersion, Study
+from training.services import choice_in_use
 
 NO_STUDY = "no study has been made yet: a data scientist makes one, and trains its model"
 
@@ -35,6 +37,12 @@ class PatientRisk:
     study: Study | None
     by_global: ModelRisk
     by_own: ModelRisk
+    choice: ModelChoice | None = None  # which of them suits the hospital; None before a report
+
+    @property
+    def own_suits(self) -> bool:
+        """Whether the hospital's own model is the one to look at first."""
+        return self.choice is not None and self.choice.kind_in_use != ModelVersion.Kind.GLOBAL
 
 
 def study_in_use(envoy: Envoy) -> Study | None:
@@ -84,7 +92,9 @@ def risk_of(admission: Admission, *, requested_by: User | None) -> PatientRisk:
     def by(version_of: Callable[[Study, Envoy], ModelVersion]) -> ModelRisk:
         return _risk_by(version_of, study, admission, records, requested_by)
 
-    return PatientRisk(admission, study, by(global_version), by(own_version))
+    choice = choice_in_use(study, admission.envoy)
+    by_own = by(partial(own_version_by, choice))
+    return PatientRisk(admission, study, by(global_version), by_own, choice)
 
 
 def _risk_by(

@@ -44,7 +44,8 @@ def request_inferences(
         requested.inference_runs.append(inference_run)
     if not requested.inference_runs:
         raise NotReadyError("; ".join(requested.problems) or "choose at least one hospital")
-    audit.record(requested_by, "requested inference", requested.inference_runs[0])
+    for inference_run in requested.inference_runs:
+        audit.record(requested_by, "requested inference", inference_run)
     return requested
 
 

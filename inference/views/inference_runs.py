@@ -57,13 +57,9 @@ def live_context(request: UserRequest) -> dict[str, Any]:
     page = page_of(request, runs.select_related("envoy", "model_version__study", "requested_by"))
     return {
         "page": page,
-        "rows": [(run, tier_counts(run), percent_of(run)) for run in page],
+        "rows": [(run, tier_counts(run), run.percent) for run in page],
         "is_changing": any(run.is_active for run in page),
     }
-
-
-def percent_of(run: InferenceRun) -> int:
-    return min(100, 100 * run.num_done // max(run.num_total, 1))
 
 
 @require_POST

@@ -14,10 +14,9 @@ from diagnoses.views.patients import visible_patient
 from envoys import audit
 from envoys.encryption import decrypt, encrypt
 from envoys.pages import UserRequest
-from inference.explaining import Explanation, category_titles, explain
+from inference.explaining import category_titles, explain
 from inference.forms import FilterForm, SearchForm
 from inference.hospital import model_in_use
-from inference.models import Prediction
 from inference.patients import (
     PatientFilters,
     num_standing,
@@ -25,7 +24,9 @@ from inference.patients import (
     patients_of,
     time_order,
 )
-from inference.services import ModelRisk, risk_of
+from inference.services import ModelRisk, PatientRisk, risk_of
+from training.choice_words import TITLES
+from training.models import ModelVersion
 
 SEARCH = "patient-search"  # in the session, encrypted: it may be a name
 
@@ -117,19 +118,23 @@ def _risk_context(request: UserRequest, patient: Patient) -> dict[str, Any]:
         raise Http404
     if not admissions:
         return context
-    admission = next((a for a in admissions if a.pk == asked), admissions[0])
+    of_now = next((a for a in admissions if a.is_open), admissions[0])
+    admission = next((a for a in admissions if a.pk == asked), of_now)
     admission.patient, admission.envoy = patient, patient.envoy  # no need to ask again
     diagnoses = list(admission.diagnoses.select_related("recorded_by", "struck_out_by"))
+    diagnoses.sort(key=lambda diagnosis: (diagnosis.seq_num, diagnosis.pk))
     titles = _titles(diagnoses)
     risk = risk_of(admission, requested_by=request.user)
     return context | {
         "admission": admission,
         "diagnoses": [
             (diagnosis, titles.get((diagnosis.icd_code, diagnosis.icd_version), ""))
-            for diagnosis in sorted(diagnoses, key=lambda d: (d.seq_num, d.pk))
+            for diagnosis in diagnoses
         ],
+        # What the models take for it: after a strike-out, the next place.
+        "main_diagnosis": next((each for each in diagnoses if each.struck_out_at is None), None),
         "risk": risk,
-        "models": _models(risk.by_global, risk.by_own, admission, counts[admission.pk]),
+        "models": _models(risk, counts[admission.pk]),
         "diagnosis_form": DiagnosisForm(),
         "risk_level_form": RiskLevelForm(initial={"level": admission.clinician_risk_level}),
     }
@@ -143,27 +148,33 @@ def _titles(diagnoses: list[Diagnosis]) -> dict[tuple[str, int], str]:
     }
 
 
-def _models(
-    by_global: ModelRisk, by_own: ModelRisk, admission: Admission, num_diagnoses: int
-) -> list[dict[str, Any]]:
-    """Both models, side by side; one that is missing with its reason."""
-    titles = category_titles(m.prediction for m in (by_global, by_own) if m.prediction)
+def _models(risk: PatientRisk, num_diagnoses: int) -> list[dict[str, Any]]:
+    """Both models side by side, the one that suits the hospital first; a missing one with why."""
+    titles = category_titles(m.prediction for m in (risk.by_global, risk.by_own) if m.prediction)
     now = timezone.now()
 
-    def explained(prediction: Prediction) -> Explanation:
-        return explain(
-            prediction, admission=admission, titles=titles, num_diagnoses=num_diagnoses, now=now
-        )
-
-    return [
-        {
-            "title": title,
-            "prediction": model.prediction,
-            "explanation": explained(model.prediction) if model.prediction else None,
+    def shown(model: ModelRisk, title: str, *, suits: bool) -> dict[str, Any]:
+        prediction = model.prediction
+        return {
+            "title": TITLES[ModelVersion.Kind(prediction.model_version.kind)]
+            if prediction
+            else title,
+            "prediction": prediction,
+            "explanation": explain(
+                prediction,
+                admission=risk.admission,
+                titles=titles,
+                num_diagnoses=num_diagnoses,
+                now=now,
+            )
+            if prediction
+            else None,
             "missing": model.missing,
+            "choice": risk.choice if suits else None,
         }
-        for title, model in (
-            ("The federation's model", by_global),
-            ("This hospital's own model", by_own),
-        )
+
+    models = [
+        shown(risk.by_global, "The federation's model", suits=not risk.own_suits),
+        shown(risk.by_own, "This hospital's own model", suits=risk.own_suits),
     ]
+    return models[::-1] if risk.own_suits else models

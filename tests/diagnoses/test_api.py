@@ -262,3 +262,40 @@ def test_a_token_opens_the_calls_and_nothing_else_does(doctor, admission):
     token = ok(api.post("/api/login", {"username": doctor.username, "password": PASSWORD}))
     api.credentials(HTTP_AUTHORIZATION=f"Bearer {token['token']}")
     assert ok(api.get(url))["name"] == "Ada Example"
+
+
+def test_patients_are_searched_by_what_stands_in_the_body_alone(api, doctor, admission):
+    other = make_patient(envoy=doctor.envoy, name="Max Example", sex="M", subject_id="p1")
+    make_patient(envoy=make_envoy(), name="Ada Example", sex="F")
+    AuditEvent.objects.all().delete()
+    url = url_of("patient-search")
+    for number, (wanted, found) in enumerate(
+        (
+            ({"name": "Ada Example"}, [admission.patient_id]),
+            ({"subject_id": "p1"}, [other.pk]),
+            ({"hadm_id": admission.hadm_id}, [admission.patient_id]),
+            ({"name": "Ada Example", "sex": "M"}, []),
+            ({"is_in_hospital": False}, [other.pk]),
+            ({}, [other.pk, admission.patient_id]),
+        ),
+        start=1,
+    ):
+        page = ok(api.post(url, wanted))
+        assert [row["id"] for row in page["results"]] == found, wanted
+        assert AuditEvent.objects.filter(action="listed patients").count() == number
+    page = ok(api.post(f"{url}?limit=1", {}))
+    assert (page["count"], len(page["results"])) == (2, 1)
+    refused(api.post(url, {"sex": "X"}), 400)
+    assert ok(api.get(url_of("patient-list"), {"name": "Ada Example"}))["count"] == 2
+
+
+def test_a_list_of_imports_tells_no_line_of_a_file(api, doctor, queue):
+    upload = Upload.objects.create(
+        envoy=doctor.envoy, num_problems=1, problems=["diagnoses.csv, line 2: no hadm_id"]
+    )
+    (row,) = ok(api.get(url_of("import-list")))["results"]
+    assert row["num_problems"] == 1
+    assert "problems" not in row
+    assert not AuditEvent.objects.exists()
+    assert ok(api.get(url_of("import-detail", upload.pk)))["problems"] == upload.problems
+    assert AuditEvent.objects.get().action == "saw upload"

@@ -6,7 +6,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from diagnoses import services
-from diagnoses.models import Admission, Import, Snapshot
+from diagnoses.models import Admission, CodeReport, Import, Snapshot
 from diagnoses.services import records as record_services
 from diagnoses.tasks import export_diagnoses_task
 from envoys.errors import StorageError
@@ -240,3 +240,30 @@ def test_the_command_exports_and_names_the_envoys_there_are(capsys):
     with pytest.raises(CommandError, match=r"There is no envoy 'x'\. There are: Kutrrh"):
         call_command("export_diagnoses", "x")
     assert envoy.snapshots.count() == 1
+
+
+def test_an_export_finds_what_is_odd_about_the_codes_and_replaces_the_last_report():
+    envoy = make_envoy()
+    for number in range(10):
+        admission = make_admission(make_patient(envoy=envoy, sex="M"), age=50)
+        make_diagnosis(admission, icd_code="I50", icd_version=10)
+        if number == 0:
+            make_diagnosis(admission, icd_code="O80", icd_version=10, seq_num=2)
+    struck_out = make_diagnosis(admission, icd_code="U999", icd_version=10, seq_num=3)
+    struck_out.struck_out_at = timezone.now()
+    struck_out.save(update_fields=["struck_out_at"])
+    snapshot = services.export_now(envoy)
+    report = CodeReport.objects.get(envoy=envoy)
+    assert (report.num_codes, report.made_at) == (2, snapshot.completed_at)
+    found = {
+        odd["kind"]: [(code["code"], code["num_patients"]) for code in odd["codes"]]
+        for odd in report.kinds
+    }
+    assert found["unspecific"] == [("I50", 10)]
+    assert found["other_sex"] == [("O80", None)]
+    assert found["unknown"] == []
+
+    make_diagnosis(admission, icd_code="U999", icd_version=10, seq_num=4)
+    services.export_now(envoy)
+    report = CodeReport.objects.get(envoy=envoy)
+    assert report.num_codes == 3

@@ -43,6 +43,7 @@ def test_a_doctor_uploads_looks_and_imports(client, doctor, queue):
     assert "Waits for your word" in shown
     assert "<td>I50.9</td>" in shown
     assert "Admission without an outcome" in shown
+    assert "Nothing is wrong" not in shown
     assert "hx-get" not in shown
     answer = client.post(reverse("diagnoses:import-confirm", args=[upload.pk]), follow=True)
     assert "The import has been started" in answer.content.decode()
@@ -51,6 +52,25 @@ def test_a_doctor_uploads_looks_and_imports(client, doctor, queue):
     assert "Imported" in shown
     assert "I50.9" not in shown
     assert "Imported" in page(client, "import-list")
+
+
+def test_an_upload_is_known_by_its_rows_and_size_and_not_by_its_files_names(client, doctor, queue):
+    outcomes = OUTCOMES + b"p2,13,60,F,1,0"  # no line end behind the last row
+    client.post(
+        reverse("diagnoses:import-create"),
+        {
+            "diagnoses": SimpleUploadedFile("made-up-name.csv", DIAGNOSES),
+            "outcomes": SimpleUploadedFile("made-up-name.csv", outcomes),
+        },
+    )
+    queue.work()
+    upload = Upload.objects.get()
+    shown, listed = page(client, "import-detail", upload.pk), page(client, "import-list")
+    for text in (shown, listed):
+        assert f"Diagnoses: 3 rows, {len(DIAGNOSES)}\xa0bytes" in text
+        assert f"outcomes: 2 rows, {len(outcomes)}\xa0bytes" in text
+        assert "made-up-name" not in text
+    assert "Nothing is wrong with the files" in shown
 
 
 def test_looking_at_an_upload_makes_one_audit_event(client, doctor, queue):
@@ -194,3 +214,18 @@ def test_a_data_scientist_sees_no_hospitals_files(client):
     client.force_login(make_user(role=User.Role.DATA_SCIENTIST))
     for name in ("export-list", "import-list", "import-create"):
         assert client.get(reverse(f"diagnoses:{name}")).status_code == 404
+
+
+def test_what_is_odd_about_the_codes_is_shown_without_small_counts(client, doctor, queue):
+    assert "No report yet" in page(client, "code-report")
+    for number in range(12):
+        admission = make_admission(make_patient(envoy=doctor.envoy))
+        make_diagnosis(admission, icd_code="I50" if number else "E1199")
+    client.post(reverse("diagnoses:export-create"))
+    queue.work()
+    shown = page(client, "code-report")
+    assert "Heart failure" in shown
+    assert '<td data-label="Patients" class="text-end">11</td>' in shown
+    retired = shown.partition("Retired, or never a code")[2].partition("</tr>")[2]
+    assert "E1199" in retired.partition("</tr>")[0]
+    assert '<td data-label="Patients" class="text-end">–</td>' in retired.partition("</tr>")[0]

@@ -182,14 +182,23 @@ def test_codes_are_suggested_while_typing_and_found_on_a_page_of_their_own(
         whole = client.get(search, {"icd_code": "heart failure", "icd_version": "10"})
     assert "I50" in whole.text
     assert "<html" in whole.text
-    part = client.get(
-        search, {"icd_code": "i50.9", "icd_version": "10"}, headers={"HX-Request": "true"}
-    )
+    part = client.post(search, {"icd_code": "i50.9", "icd_version": "10"})
     assert "<html" not in part.text
     assert 'data-icd-code="I509" data-icd-version="10"' in part.text
-    nothing = client.get(search, {"icd_code": "zzz zzz"}, headers={"HX-Request": "true"})
+    nothing = client.post(search, {"icd_code": "zzz zzz"})
     assert "No code begins so" in nothing.text
     assert not actions()
+
+
+def test_what_is_typed_beside_a_patient_stands_in_no_address(client, admission):
+    text = client.get(reverse("inference:patient-detail", args=[admission.patient_id])).text
+    assert f'hx-post="{page("icd-code-search")}"' in text
+    assert f'hx-get="{page("icd-code-search")}"' not in text
+    client.handler.enforce_csrf_checks = True
+    token = client.cookies["csrftoken"].value  # as the form around the field sends it
+    words = {"icd_code": "heart", "csrfmiddlewaretoken": token}
+    assert client.post(page("icd-code-search"), words).status_code == 200
+    assert client.post(page("icd-code-search"), {"icd_code": "heart"}).status_code == 403
 
 
 PATIENT_PAGES = ["patient-edit", "admission-create"]

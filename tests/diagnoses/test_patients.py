@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -119,6 +119,23 @@ def discharge(admission, doctor, *, discharged_at=None, discharged_home=True, di
     )
 
 
+def test_an_admission_is_neither_before_the_patients_birth_nor_within_another_stay(doctor):
+    now = timezone.now()
+    patient = make_patient(doctor.envoy, birth_year=1950)
+    make_admission(patient, admitted_at=now - 9 * AN_HOUR, discharged_at=now - 5 * AN_HOUR)
+
+    def admit(patient, moment):
+        return services.admit_patient(patient, admitted_by=doctor, admitted_at=moment)
+
+    with pytest.raises(InvalidValueError, match="before 1950, the patient's year of birth"):
+        admit(patient, datetime(1949, 12, 31, 23, tzinfo=UTC))
+    with pytest.raises(InvalidValueError, match=r"before 1900$"):
+        admit(make_patient(doctor.envoy), datetime(199, 5, 1, tzinfo=UTC))
+    with pytest.raises(InvalidValueError, match=r"within another stay, .* UTC: give a later time"):
+        admit(patient, now - 7 * AN_HOUR)
+    assert admit(patient, now - 5 * AN_HOUR).is_open
+
+
 def test_a_discharge_is_written_down_once_and_can_be_taken_back(doctor, admission):
     discharge(admission, doctor)
     assert (admission.is_open, admission.is_reopenable) == (False, True)
@@ -169,8 +186,11 @@ def test_what_a_source_says_of_a_stays_end_is_not_taken_back(doctor):
     for admission in (imported, undated):
         with pytest.raises(NotNowError, match="no discharge to take back"):
             services.reopen_admission(admission, reopened_by=doctor)
-        with pytest.raises(NotNowError, match="is not open"):
-            discharge(admission, doctor)
+    with pytest.raises(NotNowError, match="is not open"):
+        discharge(imported, doctor)
+    # Nobody knows whether it lasts still.
+    with pytest.raises(NotNowError, match=r"came with no date.*: admit the patient again"):
+        discharge(undated, doctor)
     assert not Admission.objects.open().exists()
 
 

@@ -94,6 +94,7 @@ def test_what_a_row_says_becomes_rows(api, envoy):
     (admission,) = Admission.objects.all()
     assert (admission.hadm_id, admission.patient) == ("H123456", patient)
     assert (admission.number_diagnoses, admission.clinician_risk_level) == (2, 2)
+    assert admission.is_open  # and so can be discharged
     codes = Diagnosis.objects.order_by("seq_num").values_list("seq_num", "icd_code", "icd_version")
     assert list(codes) == [(1, "I10", 10), (2, "E119", 10)]
     assert Diagnosis.objects.filter(recorded_by__isnull=False).count() == 2
@@ -201,7 +202,7 @@ def test_patients_are_paged_by_headers(api, envoy):
     assert 'offset=4>; rel="next"' in answer.headers["Link"]
     assert 'rel="prev"' in answer.headers["Link"]
     assert "Link" not in api.get("/api/patients").headers
-    assert AuditEvent.objects.filter(action="saw patients").count() == 2
+    assert AuditEvent.objects.filter(action="listed patients").count() == 2
 
 
 def test_a_gender_that_is_none_is_refused(api):

@@ -93,9 +93,9 @@ def test_every_problem_is_counted_and_the_first_are_told(queue, doctor, monkeypa
     assert upload.is_refused
     assert upload.num_problems == 33  # an age, a short row, 30 codes, an admission that stands
     assert upload.problems == [
-        "north/outcomes.csv line 3: age 'old' is no number from 0 to 130",
-        "north/diagnoses.csv line 5: 2 fields, the header has 5",
-        "north/diagnoses.csv line 6: icd_code 'nonsense' is no ICD-10 code",
+        "the outcomes file, line 3: age 'old' is no number from 0 to 130",
+        "the diagnoses file, line 5: 2 fields, the header has 5",
+        "the diagnoses file, line 6: icd_code 'nonsense' is no ICD-10 code",
     ]
     with pytest.raises(NotNowError, match="this upload has 33 problems: correct the files"):
         services.confirm_upload(upload, confirmed_by=doctor)
@@ -105,8 +105,58 @@ def test_every_problem_is_counted_and_the_first_are_told(queue, doctor, monkeypa
 def test_both_files_are_read_where_one_cannot_be(queue, doctor):
     upload = checked(queue, doctor, DIAGNOSES.replace(b"0389", b"?"), b"subject_id,age\np1,4\n")
     assert upload.problems == [
-        "north/outcomes.csv: missing column hadm_id",
-        "north/diagnoses.csv line 4: icd_code '?' is no ICD-9 code",
+        "the outcomes file: missing column hadm_id",
+        "the diagnoses file, line 4: icd_code '?' is no ICD-9 code",
+    ]
+
+
+def test_every_wrong_field_of_a_row_is_told_in_one_upload(queue, doctor):
+    upload = checked(
+        queue,
+        doctor,
+        DIAGNOSES.replace(b"p1,11,2,E11.9,10", b"p1,11,two,diabetes,11"),
+        OUTCOMES.replace(b"[50-60),Female,3,2", b"old,girl,long,9") + b"p1,11,40,F,x,1\n",
+    )
+    assert upload.num_problems == 9
+    assert upload.problems == [
+        "the outcomes file, line 2: age 'old' is no number from 0 to 130",
+        "the outcomes file, line 2: gender 'girl' is no gender (F, Female, M, Male or empty)",
+        "the outcomes file, line 2: los_days 'long' is no number from 0 to 36525",
+        "the outcomes file, line 2: risk_tier '9' is no whole number from 0 to 2",
+        "the outcomes file, line 3: los_days 'x' is no number from 0 to 36525",
+        "the outcomes file, line 3: its hadm_id is there twice",
+        "the diagnoses file, line 3: seq_num 'two' is no whole number from 0 to 65535",
+        "the diagnoses file, line 3: icd_version '11' is no version of ICD (9 or 10)",
+        "the diagnoses file, line 3: icd_code 'diabetes' is no ICD code of either version",
+    ]
+
+
+def test_a_stay_that_cannot_be_is_shown_with_its_first_line(queue, doctor):
+    outcomes = b"subject_id,hadm_id,admitted_at,discharged_at\np1,11,2026-03-02,2026-03-01\n"
+    upload = checked(queue, doctor, DIAGNOSES, outcomes)
+    assert upload.is_checked
+    assert upload.warnings[0] == {
+        "kind": "stay whose discharge is before its admission",
+        "count": 1,
+        "example": "the outcomes file, line 2",
+    }
+
+
+def test_what_is_no_text_is_said_so_and_not_shown(queue, doctor):
+    image = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9
+    upload = checked(queue, doctor, image, image)
+    question = "is not UTF-8 text: is it a CSV file? If it is, save it as CSV UTF-8"
+    assert upload.problems == [
+        f"the {name} file, line 1: {question}" for name in ("outcomes", "diagnoses")
+    ]
+    assert [(file.header, file.rows) for file in services.preview(upload)] == [([], [])] * 2
+
+
+def test_swapped_files_are_one_problem(queue, doctor):
+    upload = checked(queue, doctor, OUTCOMES, DIAGNOSES)
+    assert upload.problems == [
+        "the outcomes file: the two files are swapped: this one has the columns of diagnoses,"
+        " and the diagnoses file has not"
     ]
 
 
@@ -115,7 +165,7 @@ def test_an_admission_that_stands_is_named_by_its_line_and_not_by_its_number(que
     make_admission(hadm_id="13")  # another hospital's
     upload = checked(queue, doctor)
     assert upload.problems == [
-        "north/outcomes.csv line 2: its hadm_id stands in North General already"
+        "the outcomes file, line 2: its hadm_id stands in North General already"
     ]
 
 
@@ -137,7 +187,7 @@ def test_an_admission_entered_since_the_check_stops_the_import(queue, doctor, se
     upload.refresh_from_db()
     assert upload.is_refused
     assert upload.problems == [
-        "north/diagnoses.csv line 4: its hadm_id stands in North General already"
+        "the diagnoses file, line 4: its hadm_id stands in North General already"
     ]
     assert num_rows() == (1, 1, 0)
     assert kept_files(settings)  # to be seen until they are discarded

@@ -12,7 +12,7 @@ from django.utils import timezone
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from rest_framework_simplejwt.tokens import RefreshToken
 
-from diagnoses.models import IcdCode, Import, Upload
+from diagnoses.models import CodeReport, IcdCode, Import, Upload
 from envoys import audit
 from envoys.models import AuditEvent, Envoy, User, WorkerSign
 from inference.models import Erasure, InferenceRun
@@ -83,6 +83,7 @@ def rows() -> dict[type[models.Model], models.Model]:
         WorkerSign.objects.create(hostname="worker-1", **worker),
         IcdCode.objects.create(code="I10", version=10, title="Essential hypertension"),
         Import.objects.create(envoy=envoy, source_name="cohort", source_sha256="0" * 64),
+        CodeReport.objects.create(envoy=envoy, num_codes=0, made_at=timezone.now()),
         Upload.objects.create(envoy=envoy, problems=["line 3: 1931 is not a year"]),
         StudyMembership.objects.create(
             study=run.study,
@@ -92,6 +93,7 @@ def rows() -> dict[type[models.Model], models.Model]:
             package_sha256="0" * 64,
             packaged_at=timezone.now(),
         ),
+        factories.make_choice(run, envoy),
         Distribution.objects.create(version=version, envoy=envoy),
         RunReport.objects.create(run=run),
         InferenceRun.objects.create(envoy=envoy, model_version=version),
@@ -188,18 +190,34 @@ def test_what_a_hospitals_files_said_is_not_shown(rows):
     assert b"1931" not in client.get(page(Upload, "change", rows[Upload].pk)).content
 
 
+def test_small_counts_inside_json_are_hidden(rows):
+    client, _ = logged_in(Role.DATA_SCIENTIST)
+    metrics = {"train_loss": 0.5, "num_validation": 9, "num_epochs_run": 11}
+    update = factories.make_update(metrics=metrics)
+    lineage = {"updates": [{"envoy": "alpha", "num_examples": 7}]}
+    version = factories.make_version(metrics=metrics, manifest={"lineage": lineage})
+    content = client.get(page(type(update), "change", update.pk)).content.decode()
+    assert "num_validation&quot;: &quot;under 10" in content
+    assert "num_epochs_run&quot;: 11" in content
+    content = client.get(page(type(version), "change", version.pk)).content.decode()
+    assert "num_validation&quot;: &quot;under 10" in content
+    assert "num_examples&quot;: &quot;under 10" in content
+
+
 def test_small_counts_are_hidden_and_rows_link_to_each_other(rows):
     client, _ = logged_in(Role.DATA_SCIENTIST)
     update = factories.make_update(num_examples=9)
     content = client.get(page(type(update), "changelist")).content.decode()
-    assert "&lt;10" in content
+    assert "under 10" in content
     assert page(RoundAssignment, "change", update.assignment.pk) in content
     content = client.get(page(Envoy, "change", rows[Envoy].pk)).content.decode()
     assert f"{page(Distribution, 'changelist')}?envoy__id__exact={rows[Envoy].pk}" in content
     shown = client.get(page(Distribution, "changelist"), {"envoy__id__exact": rows[Envoy].pk})
     assert str(rows[Distribution]) in shown.content.decode()
-    snapshot = factories.make_snapshot(num_done=1, num_total=4)
-    assert b"25%" in client.get(page(type(snapshot), "change", snapshot.pk)).content
+    snapshot = factories.make_snapshot(num_done=1, num_total=4, num_bytes=31415)
+    content = client.get(page(type(snapshot), "change", snapshot.pk)).content.decode()
+    assert "25%" in content
+    assert "31415" not in content  # so few bytes are few patients
 
 
 # Settings of an envoy and of a study

@@ -1,10 +1,14 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import make_password
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from diagnoses.models import Snapshot, Upload
 from envoys.access import ACTIONS
 from envoys.models import AuditEvent, Envoy, IdempotentCall, User, WorkerSign
 from tests.api import Program
@@ -289,6 +293,74 @@ def test_a_key_is_forgotten_after_a_day_and_cannot_be_endless(scientist):
     assert list(refused["errors"]) == ["Idempotency-Key"]
 
 
+def test_while_a_call_is_worked_on_the_same_call_is_a_conflict(scientist):
+    body = {"name": "Hospital X"}
+    first = scientist.post("/api/v1/envoys", body, key=KEY)
+    IdempotentCall.objects.update(status_code=0, answer="")  # as if it had not ended
+    refused = scientist.post("/api/v1/envoys", body, code=409, key=KEY)
+    assert "being worked on" in refused["detail"]
+    scientist.post("/api/v1/envoys", {"name": "Hospital Y"}, code=422, key=KEY)
+    Envoy.objects.filter(pk=first["id"]).delete()
+    IdempotentCall.objects.update(created_at=timezone.now() - timedelta(minutes=11))
+    scientist.post("/api/v1/envoys", body, key=KEY)  # it was cut off: the key is free again
+    assert IdempotentCall.objects.get().status_code == 201
+
+
+def test_a_bug_in_a_call_leaves_neither_work_nor_a_used_key(scientist, monkeypatch):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("inference.api.EnvoySerializer.to_representation", fail)
+    with pytest.raises(RuntimeError):
+        scientist.post("/api/v1/envoys", {"name": "Hospital X"}, key=KEY)
+    assert not Envoy.objects.exists()
+    assert not IdempotentCall.objects.exists()
+
+
+def test_a_call_that_takes_long_holds_its_key_but_no_transaction(monkeypatch):
+    doctor = make_user()
+    seen = []
+
+    def export_now(envoy: Envoy, **kwargs: Any) -> Snapshot:
+        depth = len(connection.savepoint_ids)  # the test's own transaction is one
+        seen.append((IdempotentCall.objects.get().status_code, depth))
+        return Snapshot(envoy=envoy, pk=1, num_diagnoses=0)
+
+    monkeypatch.setattr("diagnoses.services.export_now", export_now)
+    program = Program(doctor)
+    path = f"/envoy/{doctor.envoy_id}/export_diagnoses"
+    depth = len(connection.savepoint_ids)
+    first = program.post(path, code=200, key=KEY)
+    assert program.post(path, code=200, key=KEY) == first
+    assert seen == [(0, depth)]
+
+
+def test_the_same_key_with_another_file_of_equal_length_is_refused(queue):
+    program = Program(make_user())
+
+    def send(code: str, status: int) -> Any:
+        rows = f"subject_id,hadm_id,seq_num,icd_code,icd_version\np,h,1,{code},10\n"
+        file = SimpleUploadedFile("diagnoses.csv", rows.encode(), content_type="text/csv")
+        response = program.client.post(
+            "/api/v1/imports",
+            {"diagnoses": file},
+            format="multipart",
+            headers={"Idempotency-Key": KEY},
+        )
+        assert response.status_code == status, response.content
+        return response
+
+    first = send("I10", 202)
+    assert send("I10", 202).json() == first.json()
+    assert send("I11", 422).json()["type"] == "key_used"
+    assert Upload.objects.count() == 1
+
+
+def test_what_is_answered_is_kept_by_nobody_on_the_way(scientist):
+    scientist.get("/api/v1/me")
+    assert scientist.headers["Cache-Control"] == "no-store"
+
+
 def test_an_answer_that_is_kept_is_kept_encrypted():
     doctor = Program(make_user())
     body = {"name": "Test Patient Zero", "sex": "F"}
@@ -365,6 +437,13 @@ def test_the_published_paths_list_and_invite_envoys(scientist):
         "s3_prefix": "some/place",
         "s3_output_prefix": "some/place/trained_model",
     }
+
+
+def test_the_published_path_takes_null_where_the_default_place_is_meant(scientist):
+    body = {"name": "Hospital X", "s3_bucket": None, "s3_prefix": None}
+    scientist.post("/create_envoy", body, code=200)
+    envoy = Envoy.objects.get()
+    assert (envoy.bucket, envoy.storage_prefix) == ("", "envoys/hospital-x")
 
 
 # Tasks and workers

@@ -2,11 +2,13 @@ import json
 
 import pytest
 
-from envoys.models import AuditEvent, User
+from envoys.models import AuditEvent, Envoy, User
 from inference.models import InferenceRun
 from tests.api import Program
 from tests.factories import (
     make_admission,
+    make_distribution,
+    make_envoy,
     make_inference_run,
     make_patient,
     make_prediction,
@@ -134,3 +136,35 @@ def test_the_published_inference_walks_through_the_export_a_page_at_a_time(queue
     again = doctor.get(f"/envoy/{envoy.pk}/inference/envoy-model?limit=1000")["predictions"]
     assert new["subject_id"] not in {row["subject_id"] for row in again}
     assert len(again) == len(rows)
+
+
+def test_of_several_hospitals_each_ones_scoring_is_audited(queue):
+    version = make_version(state="ACTIVE", manifest=MANIFEST)
+    envoys = [make_envoy(), make_envoy()]
+    for envoy in envoys:
+        make_distribution(version, envoy)
+    scientist = Program(make_user(User.Role.DATA_SCIENTIST))
+    AuditEvent.objects.all().delete()
+    made = scientist.post(
+        "/api/v1/inference-runs", {"envoys": [each.pk for each in (*envoys, envoys[0])]}, code=202
+    )
+    targets = AuditEvent.objects.filter(action="requested inference").values_list("target")
+    assert {target for (target,) in targets} == {
+        f"inferencerun:{row['id']}" for row in made["inference_runs"]
+    }
+    assert InferenceRun.objects.count() == 2
+
+
+def test_a_suspended_hospital_is_scored_where_it_is_named_or_its_doctor_asks(
+    queue, doctor, doctor_user
+):
+    version = make_version(state="ACTIVE", manifest=MANIFEST)
+    Envoy.objects.update(status=Envoy.Status.SUSPENDED)
+    make_distribution(version, doctor_user.envoy)
+    (run,) = doctor.post("/api/v1/inference-runs", {}, code=202)["inference_runs"]
+    assert run["envoy"] == doctor_user.envoy_id
+    InferenceRun.objects.update(status=InferenceRun.Status.COMPLETE)
+    scientist = Program(make_user(User.Role.DATA_SCIENTIST, envoy=None))
+    scientist.post("/api/v1/inference-runs", {"envoys": [doctor_user.envoy_id]}, code=202)
+    InferenceRun.objects.update(status=InferenceRun.Status.COMPLETE)
+    scientist.post("/api/v1/inference-runs", {}, code=409)  # of its own accord, active ones only

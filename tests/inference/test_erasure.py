@@ -24,6 +24,7 @@ from tests.factories import (
 from tests.federation import release
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
     RunParticipant,
     RunReport,
@@ -37,7 +38,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No direc
 OF_PATIENTS = (Patient, Admission, Diagnosis, Prediction)
 ERASED: tuple[Any, ...] = (
     *(Patient, Admission, Prediction, InferenceRun, Import, Upload),
-    *(StudyMembership, Distribution, ModelVersion),
+    *(StudyMembership, Distribution, ModelVersion, ModelChoice),
 )
 
 
@@ -103,7 +104,7 @@ def test_of_a_hospital_that_runs_name_the_name_stays_in_their_records(queue, hos
     folder = folder_of(envoy)
     assert Prediction.objects.filter(envoy=envoy).exists()
     going = services.what_will_go(envoy)
-    assert (going.num_runs, going.num_own_versions, going.num_packages) == (1, 1, 1)
+    assert (going.num_runs, going.num_own_versions, going.num_packages) == (1, 2, 1)
 
     delete(envoy, scientist)
     queue.work()

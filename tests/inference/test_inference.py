@@ -34,7 +34,7 @@ from tests.federation import envoy_path, finish, release
 from training import services
 from training.arrays import open_snapshot
 from training.errors import NotReadyError
-from training.models import ModelVersion
+from training.models import ModelChoice, ModelVersion
 from training.services.rounds import run_scaling
 
 pytestmark = pytest.mark.django_db
@@ -168,6 +168,7 @@ def test_an_empty_hospital_is_scored_without_a_fuss(version, hospitals, queue):
 
 def test_a_hospital_uses_what_was_delivered_there_or_its_own(version, hospitals, queue):
     study, envoy = version.study, hospitals[0]
+    ModelChoice.objects.update(kind="GLOBAL")
     newer = finish(hospitals, queue).versions.of_federation().get()
     assert newer.number == 2
     assert global_version(study, envoy) == version  # the newer one has not been delivered
@@ -348,9 +349,10 @@ def test_no_web_process_loads_torch_pandas_or_sklearn(tmp_path, script):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_small_count_is_not_shown_and_classes_keep_their_order():
+def test_a_small_count_and_what_would_give_it_away_are_not_shown_and_classes_keep_their_order():
     version = make_version(manifest={"classes": ["Low", "Medium", "High"]})
     inference_run = InferenceRun(
         model_version=version, counts={"High": 1400, "Low": 9, "Medium": 10}
     )
-    assert inference_run.counts_in_words() == "Low <10, Medium 10, High 1,400"
+    assert inference_run.counts_in_words() == "Low –, Medium –, High 1,400, All 1,419"
+    assert InferenceRun(model_version=version).counts_in_words() == ""

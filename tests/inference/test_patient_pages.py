@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 from django.urls import reverse
 from django.utils import timezone
@@ -201,7 +203,7 @@ def test_the_risk_is_shown_by_both_models_with_its_reasons(
     make_diagnosis(admission, icd_code="J9601")
 
     client.get(patient_page(patient))
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(26):
         response = client.get(patient_page(patient))
     text = response.text
     assert f"Version {version.number} of" in text
@@ -213,7 +215,7 @@ def test_the_risk_is_shown_by_both_models_with_its_reasons(
 
     for _ in range(5):
         make_diagnosis(make_admission(patient))
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(26):
         client.get(patient_page(patient), {"admission": admission.pk})
 
     AuditEvent.objects.all().delete()
@@ -264,3 +266,24 @@ def test_an_answered_package_no_longer_waits(client, doctor, alpha, queue):
     approve(study, alpha, plan_for(study))
     assert client.get(DASHBOARD).context["summary"].num_waiting == 0
     assert Patient.objects.count() == 0
+
+
+def test_after_a_strike_out_the_next_diagnosis_is_marked_as_the_main_one(client, doctor, alpha):
+    admission = make_admission(make_patient(alpha))
+    first, second = (make_diagnosis(admission, icd_code=code) for code in ("I10", "E119"))
+    page = patient_page(admission.patient)
+    assert client.get(page).context["main_diagnosis"] == first
+    diagnoses.strike_out_diagnosis(first, struck_out_by=doctor)
+    response = client.get(page)
+    assert response.context["main_diagnosis"] == second
+    assert "2, main" in response.content.decode()
+
+
+def test_the_open_stay_is_shown_first_whenever_it_began(client, doctor, alpha):
+    patient = make_patient(alpha)
+    now = timezone.now()
+    still_here = make_admission(patient, admitted_at=now - timedelta(days=3))
+    make_admission(
+        patient, admitted_at=now - timedelta(days=2), discharged_at=now - timedelta(days=1)
+    )
+    assert client.get(patient_page(patient)).context["admission"] == still_here

@@ -1,4 +1,5 @@
 import http.cookiejar
+import os
 import re
 import socket
 import subprocess
@@ -61,7 +62,7 @@ def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     port = free_port()
-    with running_demo(tmp_path, "--rounds=2", f"--port={port}") as demo:
+    with running_demo(tmp_path, f"--port={port}") as demo:
         wait_for(lambda: f"http://localhost:{port}/runs/1/" in demo.output, demo)
         scientist = Browser(port)
         scientist.log_in("pass", "pass")
@@ -70,11 +71,13 @@ def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
         wait_for(lambda: serves(demo, port), demo)
         assert Browser(port).get("/healthz") == "ok\n"
 
-        assert "Finished" in Browser(port).log_in("doc", "doc")
-        assert "Finished" in scientist.get("/")
+        assert "Admissions by risk" in Browser(port).log_in("doc", "doc")
+        assert "The federation" in scientist.get("/")
+        assert "Finished" in scientist.get("/runs/")
         assert "winterholm-cottage" in scientist.get("/runs/1/")
         scientist.get("/runs/1/live/")
         scientist.get("/runs/1/curves/")
+        assert_documented_calls_work(port)
         assert_no_training_library_in_web_processes(demo)
 
         second = subprocess.run(
@@ -90,6 +93,22 @@ def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
         assert demo.interrupt() == 0, demo.output
     assert processes_with(str(demo.data_dir)) == {}
     assert_report_is_complete(demo)
+
+
+def assert_documented_calls_work(port: int) -> None:
+    """Every block of docs/api.md, pasted one after the other."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/api.md").read_text(), re.DOTALL)
+    session = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
+        env={**os.environ, "SITE": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert session.returncode == 0, session.stdout + session.stderr
+    assert '"type":' not in session.stdout, session.stdout  # no answer but the last was an error
+    assert session.stdout.count('"predicted_risk"') >= 3  # by v1, by global and by own model
 
 
 def assert_no_training_library_in_web_processes(demo: Demo) -> None:

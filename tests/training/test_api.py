@@ -1,6 +1,8 @@
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from envoys.models import AuditEvent, User
+from envoys.models import AuditEvent, Envoy, User
 from tests.api import Program
 from tests.factories import (
     make_assignment,
@@ -12,8 +14,9 @@ from tests.factories import (
     make_user,
     make_version,
 )
+from tests.federation import approved_plan
 from training import services
-from training.models import RoundAssignment, Study, StudyMembership, TrainingRun
+from training.models import ModelVersion, RoundAssignment, Study, StudyMembership, TrainingRun
 
 pytestmark = pytest.mark.django_db
 
@@ -198,7 +201,7 @@ def test_a_doctor_sees_global_versions_and_their_own_without_others_counts(
     assert set(ids(doctor.get("/api/v1/model-versions"))) == {version.pk, own.pk}
     doctor.get(f"/api/v1/model-versions/{theirs.pk}", 404)
     seen = doctor.get(f"/api/v1/model-versions/{version.pk}")["manifest"]
-    assert seen["lineage"]["updates"] == updates[:1]
+    assert seen["lineage"]["updates"] == [updates[0], {"envoy": other.slug}]
     seen = scientist.get(f"/api/v1/model-versions/{version.pk}")["manifest"]
     assert seen["lineage"]["updates"] == updates
     assert ids(scientist.get("/api/v1/model-versions?is_global=true")) == [version.pk]
@@ -208,6 +211,23 @@ def test_a_doctor_sees_global_versions_and_their_own_without_others_counts(
     make_distribution(version=version, envoy=other)
     assert ids(doctor.get("/api/v1/distributions")) == [delivered.pk]
     assert scientist.get(f"/api/v1/distributions?model_version={version.pk}")["count"] == 2
+
+
+def test_a_count_under_ten_in_a_version_is_told_to_a_doctor_of_the_hospital_alone(
+    scientist, doctor, doctor_user
+):
+    update = {"envoy": doctor_user.envoy.slug, "sha256": "0" * 64, "num_examples": 9}
+    metrics = {"validation_auroc": 0.7, "num_validation": 3}
+    version = make_version(
+        envoy=doctor_user.envoy, metrics=metrics, manifest={"lineage": {"updates": [update]}}
+    )
+    url = f"/api/v1/model-versions/{version.pk}"
+    own = doctor.get(url)
+    assert own["metrics"] == metrics
+    assert own["manifest"]["lineage"]["updates"] == [update]
+    seen = scientist.get(url)
+    assert seen["metrics"] == {**metrics, "num_validation": None}
+    assert seen["manifest"]["lineage"]["updates"] == [{**update, "num_examples": None}]
 
 
 def test_a_version_of_too_few_hospitals_and_a_hospitals_own_are_not_distributed(scientist):
@@ -227,3 +247,78 @@ def test_the_federation_at_a_glance_is_everybodys_own_view(scientist, doctor, do
     assert seen["models"][0]["model_version"] is None
     own = doctor.get("/api/v1/federation")
     assert [line["envoy"]["id"] for line in own["envoys"]] == [doctor_user.envoy_id]
+
+
+TOO_LARGE = 10**30
+
+
+def test_a_hospital_that_is_named_twice_takes_part_once(queue, scientist, hospitals):
+    ids = [envoy.pk for envoy in hospitals[:3]]
+    twice = [ids[0], *ids]
+    plan = approved_plan(services.study_for("risk_tier"), hospitals[:3])
+    assert len(scientist.post("/api/v1/packages", {"envoys": twice})["packages"]) == 3
+    body = {"envoys": twice, "plan_sha256": plan.sha256}
+    run = scientist.post("/api/v1/runs", body, code=202)
+    assert run["num_hospitals"] == 3
+    queue.work_and_sweep()
+    version = ModelVersion.objects.of_federation().get()
+    asked = {"envoys": twice, "model_version": version.pk}
+    sent = scientist.post("/api/v1/distributions", asked, code=202)["distributions"]
+    assert sorted(row["envoy"] for row in sent) == sorted(ids)
+
+
+@pytest.mark.parametrize("path", ["distributions", "runs", "packages"])
+def test_a_list_without_an_active_hospital_is_refused_in_words(scientist, path):
+    version = make_version()
+    suspended = make_envoy(status=Envoy.Status.SUSPENDED)
+    body = {"model_version": version.pk}
+    empty = scientist.post(f"/api/v1/{path}", {**body, "envoys": []}, code=400)
+    assert empty["errors"]["envoys"] == ["Choose at least one hospital."]
+    for pk in (suspended.pk, 999):
+        refused = scientist.post(f"/api/v1/{path}", {**body, "envoys": [pk]}, code=400)
+        assert f"no active hospital {pk}" in str(refused["errors"])
+    version.refresh_from_db()
+    assert version.state == ModelVersion.State.CANDIDATE
+
+
+@pytest.mark.parametrize("number", [TOO_LARGE, -1, 1.5, True, "x", None, [1]])
+def test_what_is_no_number_of_a_row_is_refused_in_a_body(scientist, number):
+    make_version(envoy=make_envoy(pk=1), pk=1)  # 1.5 and true are not 1
+    for path, name, value in (
+        ("packages", "envoys", [number]),
+        ("packages", "study", number),
+        ("runs", "envoys", [number]),
+        ("rounds/aggregate", "envoys", [number]),
+        ("inference-runs", "envoys", [number]),
+        ("distributions", "model_version", number),
+    ):
+        refused = scientist.post(f"/api/v1/{path}", {name: value}, code=400)
+        assert any(field.startswith(name) for field in refused["errors"]), (path, refused)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"quorum": TOO_LARGE}, {"deadline_seconds": TOO_LARGE}, {"seed": TOO_LARGE}],
+)
+def test_a_number_that_no_run_can_have_is_refused(scientist, values):
+    assert list(scientist.post("/api/v1/runs", values, code=400)["errors"]) == list(values)
+
+
+def test_a_number_too_large_in_a_path_is_not_found(scientist):
+    for path in ("runs", "envoys", "model-versions", "packages", "inference-runs"):
+        scientist.get(f"/api/v1/{path}/{TOO_LARGE}", 404)
+    scientist.get(f"/api/v1/tasks/distribution-{TOO_LARGE}", 404)
+    scientist.post(f"/envoy/{TOO_LARGE}/launch_training", code=404)
+
+
+def test_the_federation_at_a_glance_needs_no_more_queries_for_more_runs(scientist):
+    envoy, counts = make_envoy(), []
+    for num_runs in (3, 6):
+        for _ in range(3):
+            run = make_run(started_by=make_user(User.Role.DATA_SCIENTIST))
+            make_participant(run, envoy)
+        with CaptureQueriesContext(connection) as queries:
+            seen = scientist.get("/api/v1/federation")
+        assert len(seen["active_runs"]) == num_runs
+        counts.append(len(queries))
+    assert counts[0] == counts[1]

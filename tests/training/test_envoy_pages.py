@@ -4,6 +4,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from diagnoses.models import CodeReport
 from envoys.models import Envoy, User
 from tests.factories import (
     make_assignment,
@@ -163,6 +164,25 @@ def test_a_doctor_sees_the_own_hospital_only(client):
     assert "Beta" not in get(client, LIST)
     assert "Alpha" in get(client, "training:envoy-detail", own.pk)
     assert client.get(reverse("training:envoy-detail", args=[other.pk])).status_code == 404
+
+
+def test_the_odd_codes_of_a_hospital_are_shown_as_of_their_export(client, scientist):
+    alpha, beta = make_envoy(name="Alpha"), make_envoy(name="Beta")
+    assert "No report yet" in get(client, "training:envoy-codes", alpha.pk)
+    rare = {"code": "U999", "icd_version": 10, "title": "", "num_patients": None}
+    kind = {"kind": "unknown", "group": "unknown", "title": "Of no category", "num_codes": 1}
+    CodeReport.objects.create(
+        envoy=alpha, num_codes=7, kinds=[kind | {"codes": [rare]}], made_at=timezone.now()
+    )
+    shown = get(client, "training:envoy-codes", alpha.pk)
+    assert "Of its 7 different codes" in shown
+    assert "U999" in shown
+    call = client.get(reverse("api:envoy-codes", args=[alpha.pk])).json()
+    assert (call["num_codes"], call["kinds"][0]["codes"]) == (7, [rare])
+    assert client.get(reverse("api:envoy-codes", args=[beta.pk])).json()["made_at"] is None
+    client.force_login(make_user(envoy=beta))
+    for name in ("training:envoy-codes", "api:envoy-codes"):
+        assert client.get(reverse(name, args=[alpha.pk])).status_code == 404
 
 
 def test_pages_need_no_more_queries_for_more_hospitals(

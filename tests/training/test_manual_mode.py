@@ -189,7 +189,15 @@ def test_aggregating_who_has_not_finished_is_refused_by_name_and_changes_nothing
     services.launch_training(study, ready[1], launched_by=None)
     with pytest.raises(NotReadyError) as refusal:
         services.aggregate_envoys(study, [*ready])
-    assert str(refusal.value) == f"{ready[1]}: waiting; {ready[2]} has not been launched"
+    assert str(refusal.value) == (
+        f"{ready[1]}: waiting: wait for it, or leave it out; "
+        f"{ready[2]} has not been launched: launch it, or leave it out"
+    )
+    second = RoundAssignment.objects.filter(envoy=ready[1])
+    second.update(status=RoundAssignment.Status.FAILED)
+    with pytest.raises(NotReadyError, match="failed: retry it, or leave it out"):
+        services.aggregate_envoys(study, ready[:2])
+    second.update(status=RoundAssignment.Status.PENDING)
     with pytest.raises(NotReadyError, match="choose at least one hospital"):
         services.aggregate_envoys(study, [])
     finished.refresh_from_db()

@@ -172,7 +172,9 @@ def test_refusing_needs_a_reason_and_can_be_taken_back(client, package, doctor):
     response = client.post(url("refuse", package), {"reason": "Too many rounds"}, follow=True)
     assert "“Too many rounds” Alpha sits out" in text_of(response)
     assert answer_of(package) == Answer.REFUSED
-    client.post(url("approve", package), {"plan_sha256": package.plan_sha256})
+    package.refresh_from_db()
+    seen = {"plan_sha256": package.plan_sha256, "refused_at": package.refused_at.isoformat()}
+    client.post(url("approve", package), seen)
     assert answer_of(package) == Answer.APPROVED
 
 
@@ -251,6 +253,8 @@ def test_the_form_asks_for_the_parameters_of_the_chosen_strategy_only(
 def test_every_strategy_can_be_packaged_as_its_form_comes(
     client, study, alpha, scientist, strategy
 ):
+    for _ in range(4):  # as many as Multi-Krum needs
+        make_envoy()
     values = plan_values(study, [alpha], strategy=strategy.name)
     form = client.post(CREATE, {**values, "choose": "strategy"}).context["form"]
     sent = {field.html_name: field.value() for field in form.strategy_fields()}
@@ -280,3 +284,28 @@ def test_what_a_strategy_refuses_is_said_on_the_form(client, study, alpha, scien
 
 def test_every_network_says_what_it_is():
     assert all(network.title and network.definition for network in architectures())
+
+
+def test_the_page_of_a_hospital_leads_to_a_package_for_it_alone(
+    client, scientist, study, alpha, beta
+):
+    page = client.get(reverse("training:envoy-detail", args=[alpha.pk])).content.decode()
+    assert f"{CREATE}?envoys={alpha.pk}" in page
+    chosen = client.get(CREATE, {"envoys": alpha.pk}).context["form"]["envoys"].value()
+    assert chosen == [str(alpha.pk)]
+    everybody = client.get(CREATE).context["form"]["envoys"].value()
+    assert set(everybody) == {alpha.pk, beta.pk}
+
+
+def test_a_page_opened_before_a_colleagues_refusal_does_not_overturn_it(client, package, alpha):
+    doctor = make_user(envoy=alpha)
+    client.force_login(doctor)
+    sent = {"plan_sha256": package.plan_sha256, "refused_at": ""}
+    services.refuse_package(package, refused_by=make_user(envoy=alpha), reason="Too many rounds")
+    page = client.post(url("approve", package), sent, follow=True).content.decode()
+    assert "has refused it since you opened the page" in page
+    assert "Too many rounds" in page
+    assert answer_of(package) == Answer.REFUSED
+    sent["refused_at"] = "as the page shows it"
+    client.post(url("approve", package), sent)
+    assert answer_of(package) == Answer.APPROVED

@@ -128,9 +128,25 @@ def test_only_a_doctor_of_the_hospital_approves_and_only_what_was_read(membershi
     assert approved.approved_at is not None
 
 
+def test_an_answer_to_what_has_changed_meanwhile_does_not_count(membership, envoy):
+    doctor, plan_hash = make_user(envoy=envoy), membership.plan_sha256
+    rows = StudyMembership.objects.filter(pk=membership.pk)
+    rows.update(plan_sha256="0" * 64)  # while the doctor reads
+    with pytest.raises(ConflictError, match="read it again"):
+        services.approve_package(membership, approved_by=doctor, plan_hash=plan_hash)
+    assert not StudyMembership.objects.standing().exists()
+    rows.update(plan_sha256=plan_hash)
+    services.approve_package(membership, approved_by=doctor, plan_hash=plan_hash)
+    again = StudyMembership.objects.get()
+    revoked_at = services.revoke_approval(membership, revoked_by=doctor).revoked_at
+    with pytest.raises(NotApprovedError, match="nothing to revoke"):
+        services.revoke_approval(again, revoked_by=doctor)
+    assert StudyMembership.objects.get().revoked_at == revoked_at
+
+
 def test_only_a_doctor_of_the_hospital_revokes_and_may_approve_again(study, membership, envoy):
     doctor, plan_hash = make_user(envoy=envoy), membership.plan_sha256
-    with pytest.raises(NotApprovedError, match="has no standing approval"):
+    with pytest.raises(NotApprovedError, match="no standing approval: there is nothing to revoke"):
         services.revoke_approval(membership, revoked_by=doctor)
     services.approve_package(membership, approved_by=doctor, plan_hash=plan_hash)
     with pytest.raises(NotApprovedError, match="only a doctor of Alpha can revoke"):
@@ -138,7 +154,9 @@ def test_only_a_doctor_of_the_hospital_revokes_and_may_approve_again(study, memb
     assert services.standing_approval(study, envoy) == membership
 
     services.revoke_approval(membership, revoked_by=doctor)
-    with pytest.raises(NotApprovedError, match="Alpha has revoked its approval"):
+    with pytest.raises(
+        NotApprovedError, match="package it again, or ask a doctor there to approve"
+    ):
         services.standing_approval(study, envoy)
     services.approve_package(membership, approved_by=doctor, plan_hash=plan_hash)
     assert services.standing_approval(study, envoy) == membership
@@ -150,7 +168,7 @@ def test_a_suspended_hospital_has_no_standing_approval(study, membership, envoy)
     )
     envoy.status = Envoy.Status.SUSPENDED
     envoy.save(update_fields=["status"])
-    with pytest.raises(TrainingError, match="Alpha is suspended"):
+    with pytest.raises(TrainingError, match="Alpha is suspended: a data scientist can let it"):
         services.standing_approval(study, envoy)
 
 
@@ -193,3 +211,13 @@ def test_a_hospital_that_cannot_be_reached_does_not_stop_the_others(study, envoy
     assert AuditEvent.objects.get().user == scientist
     with pytest.raises(NotNowError, match="choose at least one"):
         services.package_envoys(study, [], plan, packaged_by=scientist)
+
+
+def test_a_plan_that_needs_more_hospitals_than_there_are_is_not_put_before_any(study, envoy):
+    plan = services.plan_for(study, strategy="trimmed_mean", strategy_parameters={"num_bad": 1})
+    with pytest.raises(NotNowError, match="needs the updates of 3 hospitals, and 1 are active"):
+        services.package_envoys(study, [envoy], plan, packaged_by=None)
+    assert not StudyMembership.objects.filter(plan_sha256=plan.sha256).exists()
+    make_envoy()
+    make_envoy()
+    assert services.package_envoys(study, [envoy], plan, packaged_by=None).memberships

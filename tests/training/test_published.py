@@ -32,6 +32,17 @@ def test_a_launch_names_the_envoy_by_number_or_name_and_says_what_to_watch(
     scientist.post("/envoy/nowhere/launch_training", code=404)
 
 
+def test_a_call_sent_twice_says_again_where_to_look(queue, scientist, hospitals):
+    approved_plan(study_for("risk_tier"), hospitals[:1])
+    path = f"/envoy/{hospitals[0].pk}/launch_training"
+    first = scientist.post(path, code=202, key="one")
+    location = scientist.headers["Location"]
+    assert scientist.post(path, code=202, key="one") == first
+    assert scientist.headers["Idempotency-Replayed"] == "true"
+    assert scientist.headers["Location"] == location
+    assert RoundAssignment.objects.count() == 1
+
+
 def test_aggregating_says_who_is_not_ready_and_which_version_will_come(queue, scientist, hospitals):
     envoys = hospitals[:3]
     assert "launch some first" in scientist.post("/aggregate", [envoys[0].pk], code=409)["detail"]
@@ -40,7 +51,7 @@ def test_aggregating_says_who_is_not_ready_and_which_version_will_come(queue, sc
         scientist.post(f"/envoy/{envoy.pk}/launch_training", code=202)
     queue.work_and_sweep()
     refused = scientist.post("/aggregate", [envoy.pk for envoy in envoys], code=409)
-    assert refused["detail"] == f"{envoys[2]} has not been launched"
+    assert refused["detail"] == (f"{envoys[2]} has not been launched: launch it, or leave it out")
     answer = scientist.post("/aggregate", [envoys[0].pk, envoys[1].name], code=202)
     assert answer["model_version"] == 1
     watched = scientist.headers["Location"]

@@ -2,26 +2,32 @@ import pytest
 
 from diagnoses.models import Snapshot
 from tests.factories import make_run
-from tests.federation import NUM_ROUNDS, break_storage, envoy_path, finish
+from tests.federation import NUM_ROUNDS, break_storage, envoy_path, start
 from training import services
 from training.errors import NotReadyError
 from training.models import RunReport, TrainingRun
 
 pytestmark = pytest.mark.django_db
 
-MODELS = ("rule_of_thumb", "local", "global", "pooled")
+MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
 
 
 @pytest.fixture
 def run(queue, hospitals) -> TrainingRun:
-    return finish(hospitals, queue)
+    """A run that has finished this moment."""
+    run = start(hospitals)
+    finished = TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.FINISHED)
+    queue.work_and_sweep(until=finished.exists)
+    run.refresh_from_db()
+    return run
 
 
-def test_a_report_compares_four_models_hospital_by_hospital(queue, run, hospitals):
-    report = services.request_report(run)
+def test_a_report_compares_five_models_hospital_by_hospital(queue, run, hospitals):
+    report = run.report_work
+    assert queue.names() == ["report_run_task"]  # the run has asked for it
     queue.work()
     report.refresh_from_db()
-    assert report.status == RunReport.Status.COMPLETE
+    assert (report.status, report.reason) == (RunReport.Status.COMPLETE, "")
     assert report.num_done == report.num_total == 4 * NUM_ROUNDS  # three alone, and one on all
 
     run.refresh_from_db()

@@ -144,7 +144,8 @@ def test_every_message_delivered_twice_ends_in_the_same_bits_and_rows(queue, hos
         updates = ReceivedUpdate.objects.filter(assignment__training_round__run=run)
         assert updates.count() == 3 * 3
         assert run.versions.of_federation().count() == 1
-        assert run.versions.exclude(envoy=None).count() == 3
+        for kind in ("FINE_TUNED", "LOCAL"):
+            assert run.versions.filter(kind=kind).count() == 3
         attempts = RoundAssignment.objects.filter(training_round__run=run)
         assert set(attempts.values_list("attempt", flat=True)) == {1}
 
@@ -211,7 +212,7 @@ def test_two_workers_that_aggregate_the_same_round_make_one_version(queue, hospi
     queue.work_and_sweep()
 
     assert run.versions.of_federation().count() == 1
-    assert ModelVersion.objects.exclude(envoy=None).count() == 3
+    assert ModelVersion.objects.filter(kind="FINE_TUNED").count() == 3
 
 
 def test_the_same_update_again_gets_the_same_answer_and_another_is_a_conflict(queue, hospitals):
@@ -502,7 +503,7 @@ def test_a_hospital_whose_own_model_cannot_be_stored_is_noted_and_the_run_finish
     assert run.status == TrainingRun.Status.FINISHED
     assert run.reason.startswith(f"{broken}'s own model was not stored: ")
     assert not run.versions.filter(envoy=broken).exists()
-    assert run.versions.exclude(envoy=None).count() == 2
+    assert run.versions.filter(kind="FINE_TUNED").count() == 2
 
 
 def test_storage_that_comes_back_is_tried_again_after_a_lease(queue, hospitals):

@@ -261,8 +261,8 @@ def test_the_report_compares_the_models_hospital_by_hospital(client, scientist, 
         status=TrainingRun.Status.FINISHED, report=report("alpha", "beta")
     )
     text = text_of(client.get(url("training:run-detail", run)))
-    assert "Alpha 1,234 0.600 0.700 0.750 – +0.050" in text
-    assert "All test patients together 1,234 0.511 0.611 0.661 – +0.050" in text
+    assert "Alpha 1,234 0.600 0.700 0.750 – – +0.050" in text
+    assert "All test patients together 2,468 0.511 0.611 0.661 – – +0.050" in text
 
 
 def full_report(*names):
@@ -327,7 +327,7 @@ def test_a_report_shows_intervals_the_gain_in_words_and_how_good_the_global_mode
 ):
     TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
     text = text_of(client.get(url("training:run-detail", run)))
-    assert "Alpha 1,234 0.600 0.700 0.380 to 0.420 0.750 0.380 to 0.420 – +0.050" in text
+    assert "Alpha 1,234 0.600 0.700 0.380 to 0.420 0.750 0.380 to 0.420 – – +0.050" in text
     assert "All test patients together: The global model beats the hospitals' own by 0.05." in (
         text.replace("&#x27;", "'")
     )
@@ -351,9 +351,18 @@ def test_a_doctor_sees_the_gain_of_their_own_hospital_and_of_all_together(client
     assert "0.480 to 0.520" not in text
 
 
-def test_a_count_under_ten_is_not_shown(client, scientist, run):
-    TrainingRun.objects.filter(pk=run.pk).update(report=report("alpha", num_examples=7))
-    assert "Alpha under 10 0.600" in text_of(client.get(url("training:run-detail", run)))
+def test_a_count_under_ten_and_what_would_give_it_away_are_not_shown(client, scientist, run, alpha):
+    found = report("alpha", "beta")
+    found["envoys"][0]["num_examples"] = 7
+    TrainingRun.objects.filter(pk=run.pk).update(report=found)
+    text = text_of(client.get(url("training:run-detail", run)))
+    assert "Alpha – 0.600" in text
+    assert "Beta – 0.610" in text  # the total less this one
+    assert "All test patients together 1,241 0.511" in text
+    login_doctor(client, alpha)
+    text = text_of(client.get(url("training:run-detail", run)))
+    assert "Alpha under 10 0.600" in text
+    assert "1,241" not in text
 
 
 def test_a_doctor_sees_of_other_hospitals_their_status_only(client, run, alpha, beta):

@@ -45,8 +45,9 @@ def test_a_run_in_which_nobody_can_take_part_is_refused_with_every_reason(queue)
     assert str(refusal.value) == (
         "nobody can take part in Risk tier from diagnoses: "
         "Few: 19 of 20 patients with an outcome; "
-        f"Revoked has revoked its approval of {plan.sha256[:12]}; "
-        "Suspended is suspended; "
+        f"Revoked has revoked its approval of {plan.sha256[:12]}: package it again, or ask a"
+        " doctor there to approve it again; "
+        "Suspended is suspended: a data scientist can let it return; "
         f"Unanswered has not approved the plan {plan.sha256[:12]}: ask a doctor there; "
         "Unasked has no training package for this plan: package it first"
     )

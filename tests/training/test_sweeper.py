@@ -141,7 +141,9 @@ def test_a_lost_export_is_enqueued_again(queue, hospitals):
 
 def test_lost_reports_and_deliveries_are_enqueued_again(queue, hospitals):
     run = finish(hospitals, queue)
-    report = services.request_report(run)
+    report = run.report_work
+    type(report).objects.update(status="FAILED")
+    services.request_report(run)
     version = run.versions.of_federation().get()
     services.distribute_version(version, distributed_by=None, envoys=hospitals[:1])
     assert sorted(queue.lose()) == ["distribute_version_task", "report_run_task"]

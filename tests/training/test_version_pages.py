@@ -82,7 +82,7 @@ def test_the_list_has_the_federations_versions_and_the_hospitals_own_apart(
     assert "Candidate 0.732" in text
     assert "v6" not in text
     own = text_of(client.get(LIST, {"of": "hospitals"}))
-    assert "Alpha 0.654" in own
+    assert "Alpha Fine-tuned at the hospital 0.654" in own
     assert "0.732" not in own
     assert "No version like that" in text_of(client.get(LIST, {"state": "ACTIVE"}))
     assert "v1" in text_of(client.get(LIST, {"state": "CANDIDATE", "study": version.study_id}))

@@ -25,7 +25,7 @@ from training.models import Distribution, ModelVersion, TrainingRun
 
 pytestmark = pytest.mark.django_db
 
-State = ModelVersion.State
+State, Kind = ModelVersion.State, ModelVersion.Kind
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_finished_run_stores_the_global_model_with_all_that_is_needed_to_use_i
 def test_each_hospital_keeps_its_own_trained_model_under_the_time_of_the_run(run, hospitals):
     folder = f"trained_model/{run.started_at:%Y%m%dT%H%M%SZ}"
     for envoy in hospitals[:3]:
-        own = run.versions.get(envoy=envoy)
+        own = run.versions.get(envoy=envoy, kind=Kind.FINE_TUNED)
         assert own.storage_key == folder
         path = envoy_path(envoy, folder)
         assert sorted(p.name for p in path.iterdir()) == sorted((*FILES, "metrics.json"))
@@ -154,7 +154,7 @@ def test_a_model_of_fewer_than_three_hospitals_is_not_released(queue, hospitals)
 
 
 def test_a_hospitals_own_model_stays_there(run, hospitals):
-    own = run.versions.get(envoy=hospitals[0])
+    own = run.versions.get(envoy=hospitals[0], kind=Kind.FINE_TUNED)
     with pytest.raises(TrainingError, match="is one hospital's own model: it stays there"):
         services.distribute_version(own, distributed_by=None)
 

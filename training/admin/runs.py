@@ -26,6 +26,7 @@ from training.models import (
     TrainingRound,
     TrainingRun,
 )
+from training.shown import masked_in_words
 
 
 @admin.register(TrainingRun)
@@ -147,7 +148,7 @@ class ReceivedUpdateAdmin(Rows):
         figure("num_examples"),
         "sha256",
         "client_state_sha256",
-        plain_json("metrics"),
+        plain_json("metrics", masked_in_words),
     )
     list_display = (
         short("sha256"),

@@ -18,8 +18,10 @@ from envoys.admin_base import (
 from training import services
 from training.models import (
     Distribution,
+    ModelChoice,
     ModelVersion,
 )
+from training.shown import masked_in_words
 
 
 @admin.register(ModelVersion)
@@ -27,6 +29,7 @@ class ModelVersionAdmin(Rows):
     shown = (
         "study",
         "envoy",
+        "kind",
         "number",
         "state",
         person("approved_by"),
@@ -38,8 +41,8 @@ class ModelVersionAdmin(Rows):
         "storage_key",
         "params_sha256",
         "object_sha256",
-        plain_json("metrics"),
-        plain_json("manifest"),
+        plain_json("metrics", masked_in_words),
+        plain_json("manifest", masked_in_words),
     )
     list_display = (
         "__str__",
@@ -52,7 +55,7 @@ class ModelVersionAdmin(Rows):
         "created_at",
     )
     list_select_related = ("study", "envoy", "run__study")
-    list_filter = ("state", "study", "envoy")
+    list_filter = ("kind", "state", "study", "envoy")
     search_fields = ("study__name", "envoy__name", "params_sha256", "object_sha256")
     actions = ("distribute",)
 
@@ -67,6 +70,26 @@ class ModelVersionAdmin(Rows):
             lambda version: services.distribute_version(version, distributed_by=person_of(request)),
             "released, and on its way to the hospitals",
         )
+
+
+@admin.register(ModelChoice)
+class ModelChoiceAdmin(Rows):
+    shown = (
+        "run",
+        "envoy",
+        "kind",
+        "reason",
+        "made_at",
+        "overruled_to",
+        "overrule_reason",
+        person("overruled_by"),
+        "overruled_at",
+        plain_json("figures", masked_in_words),
+    )
+    list_display = ("__str__", link("run"), link("envoy"), "kind", "overruled_to", "made_at")
+    list_select_related = ("run__study", "envoy")
+    list_filter = ("kind", "overruled_to", "envoy")
+    search_fields = ("envoy__name", "reason", "overrule_reason")
 
 
 @admin.register(Distribution)

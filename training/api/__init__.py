@@ -1,3 +1,4 @@
+from training.api.choices import ModelChoiceViewSet
 from training.api.packages import ApprovalViewSet, PackageViewSet, StudyViewSet
 from training.api.runs import (
     AssignmentViewSet,
@@ -12,6 +13,7 @@ __all__ = [
     "AssignmentViewSet",
     "DistributionViewSet",
     "FederationSummaryView",
+    "ModelChoiceViewSet",
     "ModelVersionViewSet",
     "PackageViewSet",
     "RoundViewSet",

@@ -13,7 +13,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from envoys.errors import StorageError
 from envoys.models import Envoy
-from envoys.rest import Call, UserRequest, VisibleRows, starts_work, valid
+from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, valid
 from training import serializers, services
 from training.models import Study, StudyMembership
 
@@ -45,8 +45,8 @@ class StudyViewSet(Call, ListModelMixin, RetrieveModelMixin, GenericViewSet[Stud
 
 
 class MembershipFilter(filters.FilterSet):
-    study = filters.NumberFilter(field_name="study_id")
-    envoy = filters.NumberFilter(field_name="envoy_id")
+    study = IdFilter(field_name="study_id")
+    envoy = IdFilter(field_name="envoy_id")
     answer = filters.ChoiceFilter(choices=StudyMembership.Answer.choices)
     plan_sha256 = filters.CharFilter()
 
@@ -63,6 +63,7 @@ class PackageViewSet(
     )
     serializer_class = serializers.PackageSerializer
     filterset_class = MembershipFilter
+    is_long = True  # writes to every hospital's storage
 
     @starts_work
     @extend_schema(

@@ -12,9 +12,10 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from envoys.models import Envoy
-from envoys.rest import Call, UserRequest, VisibleRows, starts_work, valid
+from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, valid
 from training import serializers, services
 from training.api.packages import study_of
+from training.benefit import benefit_of
 from training.errors import NotReadyError
 from training.models import RoundAssignment, TrainingRound, TrainingRun
 from training.progress import with_counts
@@ -27,10 +28,8 @@ ROUNDS_WITH_COUNTS = TrainingRound.objects.annotate(
 
 
 class RunFilter(filters.FilterSet):
-    study = filters.NumberFilter(field_name="study_id")
-    envoy = filters.NumberFilter(
-        field_name="participants__envoy_id", label="in which this envoy takes part"
-    )
+    study = IdFilter(field_name="study_id")
+    envoy = IdFilter(field_name="participants__envoy_id", label="in which this envoy takes part")
     status = filters.ChoiceFilter(choices=TrainingRun.Status.choices)
     mode = filters.ChoiceFilter(choices=TrainingRun.Mode.choices)
 
@@ -86,13 +85,23 @@ class RunViewSet(
             raise NotReadyError(f"{run} has ended already: {run.get_status_display().lower()}")
         return self._answer(run)
 
+    @extend_schema(responses=serializers.BenefitSerializer)
+    @action(detail=True, methods=["get"])
+    def benefit(self, request: UserRequest, pk: str) -> Response:
+        """What the run brings to each hospital: five models on the same held-out patients."""
+        run = self.get_object()
+        benefit = benefit_of(run, request.user)
+        if benefit is None:
+            raise NotReadyError(f"{run} has no report: it is made after the run has finished")
+        return Response(serializers.BenefitSerializer(benefit).data)
+
     def _answer(self, run: TrainingRun, code: int = status.HTTP_200_OK) -> Response:
         return Response(self.get_serializer(self.get_queryset().get(pk=run.pk)).data, status=code)
 
 
 class RoundFilter(filters.FilterSet):
-    run = filters.NumberFilter(field_name="run_id")
-    study = filters.NumberFilter(field_name="run__study_id")
+    run = IdFilter(field_name="run_id")
+    study = IdFilter(field_name="run__study_id")
     status = filters.ChoiceFilter(choices=TrainingRound.Status.choices)
 
 
@@ -126,9 +135,9 @@ class RoundViewSet(
 
 
 class AssignmentFilter(filters.FilterSet):
-    run = filters.NumberFilter(field_name="training_round__run_id")
-    study = filters.NumberFilter(field_name="training_round__run__study_id")
-    envoy = filters.NumberFilter(field_name="envoy_id")
+    run = IdFilter(field_name="training_round__run_id")
+    study = IdFilter(field_name="training_round__run__study_id")
+    envoy = IdFilter(field_name="envoy_id")
     status = filters.ChoiceFilter(choices=RoundAssignment.Status.choices)
 
 

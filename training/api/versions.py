@@ -11,17 +11,18 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from envoys.models import Envoy
-from envoys.rest import Call, UserRequest, VisibleRows, starts_work, valid
+from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, valid
 from training import serializers, services
 from training.models import Distribution, ModelVersion
 
 
 class VersionFilter(filters.FilterSet):
-    study = filters.NumberFilter(field_name="study_id")
-    envoy = filters.NumberFilter(field_name="envoy_id", label="this envoy's own")
+    study = IdFilter(field_name="study_id")
+    envoy = IdFilter(field_name="envoy_id", label="this envoy's own")
     is_global = filters.BooleanFilter(field_name="envoy", lookup_expr="isnull")
-    run = filters.NumberFilter(field_name="run_id")
-    number = filters.NumberFilter()
+    run = IdFilter(field_name="run_id")
+    kind = filters.ChoiceFilter(choices=ModelVersion.Kind.choices)
+    number = IdFilter()
     state = filters.ChoiceFilter(choices=ModelVersion.State.choices)
 
 
@@ -41,9 +42,9 @@ class ModelVersionViewSet(
 
 
 class DistributionFilter(filters.FilterSet):
-    study = filters.NumberFilter(field_name="version__study_id")
-    model_version = filters.NumberFilter(field_name="version_id")
-    envoy = filters.NumberFilter(field_name="envoy_id")
+    study = IdFilter(field_name="version__study_id")
+    model_version = IdFilter(field_name="version_id")
+    envoy = IdFilter(field_name="envoy_id")
     status = filters.ChoiceFilter(choices=Distribution.Status.choices)
 
 
@@ -55,6 +56,7 @@ class DistributionViewSet(
     queryset = Distribution.objects.select_related("envoy")
     serializer_class = serializers.DistributionSerializer
     filterset_class = DistributionFilter
+    is_long = True  # reads and writes in storage
 
     def visible(self, rows: Any, user: Any) -> Any:
         return rows.filter(envoy__in=Envoy.objects.visible_to(user))

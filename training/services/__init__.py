@@ -1,5 +1,11 @@
 """What the director can be asked to do; pages, API, tasks and commands call these."""
 
+from training.services.choices import (
+    choice_in_use,
+    chosen_version,
+    overrule_choice,
+    take_back_overruling,
+)
 from training.services.clients import receive_update, train_clients
 from training.services.newest import newest_version, number_to_come, packaged_plan
 from training.services.packages import (
@@ -32,6 +38,8 @@ __all__ = [
     "aggregate_round",
     "approve_package",
     "base_model",
+    "choice_in_use",
+    "chosen_version",
     "close_round",
     "create_study",
     "deliver_version",
@@ -39,6 +47,7 @@ __all__ = [
     "launch_training",
     "newest_version",
     "number_to_come",
+    "overrule_choice",
     "package_envoys",
     "package_training",
     "packaged_plan",
@@ -55,5 +64,6 @@ __all__ = [
     "start_run",
     "stop_run",
     "study_for",
+    "take_back_overruling",
     "train_clients",
 ]

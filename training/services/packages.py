@@ -125,8 +125,14 @@ def package_envoys(
     """Put a plan before each of these hospitals.
 
     Raises:
-        NotNowError: no hospital was chosen.
+        NotNowError: no hospital was chosen, or the strategy needs more of them than there are.
     """
+    num_needed, num_active = plan.strategy_parameters.min_updates, Envoy.objects.active().count()
+    if num_needed > num_active:
+        raise NotNowError(
+            f"{plan.strategy} with these parameters needs the updates of {num_needed} hospitals,"
+            f" and {num_active} are active: choose other parameters, or another strategy"
+        )
     memberships, problems = [], []
     for envoy in sorted(envoys, key=lambda envoy: envoy.slug):
         try:
@@ -166,26 +172,25 @@ def approve_package(
     """
     if not (approved_by.is_doctor and approved_by.envoy_id == membership.envoy_id):
         raise NotApprovedError(f"only a doctor of {membership.envoy} can approve its package")
-    if plan_hash != membership.plan_sha256 or plan_sha256(membership.plan) != plan_hash:
-        raise ConflictError(
-            f"the package holds the plan {membership.plan_sha256}, not {plan_hash}: read it again"
-            " before you approve, and give its whole hash"
-        )
-    membership.approved_by, membership.approved_at = approved_by, timezone.now()
-    membership.revoked_at = membership.refused_by = membership.refused_at = None
-    membership.refusal_reason = ""
+    # Whatever was answered before: a new approval takes a refusal or a revocation back.
+    packages = StudyMembership.objects.filter(pk=membership.pk, plan_sha256=plan_hash)
     with transaction.atomic():
-        membership.save(
-            update_fields=[
-                "approved_by",
-                "approved_at",
-                "revoked_at",
-                "refused_by",
-                "refused_at",
-                "refusal_reason",
-            ]
+        is_read = plan_sha256(membership.plan) == plan_hash
+        approved = is_read and packages.update(
+            approved_by=approved_by,
+            approved_at=timezone.now(),
+            revoked_at=None,
+            refused_by=None,
+            refused_at=None,
+            refusal_reason="",
         )
+        if not approved:
+            raise ConflictError(
+                f"the package holds the plan {membership.plan_sha256}, not {plan_hash}: read it"
+                " again before you approve, and give its whole hash"
+            )
         audit.record(approved_by, "approved package", membership)
+    membership.refresh_from_db()
     return membership
 
 
@@ -226,12 +231,14 @@ def revoke_approval(membership: StudyMembership, *, revoked_by: User) -> StudyMe
     """
     if not (revoked_by.is_doctor and revoked_by.envoy_id == membership.envoy_id):
         raise NotApprovedError(f"only a doctor of {membership.envoy} can revoke its approval")
-    if not StudyMembership.objects.standing().filter(pk=membership.pk).exists():
-        raise NotApprovedError(f"{membership} has no standing approval")
-    membership.revoked_at = timezone.now()
+    standing = StudyMembership.objects.standing().filter(pk=membership.pk)
     with transaction.atomic():
-        membership.save(update_fields=["revoked_at"])
+        if not standing.update(revoked_at=timezone.now()):
+            raise NotApprovedError(
+                f"{membership} has no standing approval: there is nothing to revoke"
+            )
         audit.record(revoked_by, "revoked approval", membership)
+    membership.refresh_from_db()
     return membership
 
 
@@ -244,7 +251,7 @@ def standing_approval(study: Study, envoy: Envoy, plan_hash: str | None = None) 
             one, and who has to act.
     """
     if envoy.status != Envoy.Status.ACTIVE:
-        raise TrainingError(f"{envoy} is suspended")
+        raise TrainingError(f"{envoy} is suspended: a data scientist can let it return")
     packages = StudyMembership.objects.filter(study=study, envoy=envoy)
     if plan_hash is not None:
         packages = packages.filter(plan_sha256=plan_hash)
@@ -257,7 +264,10 @@ def standing_approval(study: Study, envoy: Envoy, plan_hash: str | None = None) 
             " a doctor there to approve it after all"
         )
     if newest.revoked_at is not None:
-        raise NotApprovedError(f"{envoy} has revoked its approval of {newest.plan_sha256[:12]}")
+        raise NotApprovedError(
+            f"{envoy} has revoked its approval of {newest.plan_sha256[:12]}: package it again, or"
+            " ask a doctor there to approve it again"
+        )
     if newest.approved_at is None:
         raise NotApprovedError(
             f"{envoy} has not approved the plan {newest.plan_sha256[:12]}: ask a doctor there"

@@ -239,6 +239,8 @@ def _sit_out_without_statistics(training_round: TrainingRound) -> None:
 
 
 def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:
+    from training.services.reports import request_report  # it needs this module
+
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     base_params = load_params(training_round.base_sha256)
@@ -268,6 +270,9 @@ def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate
                 reason=versions.notes,
                 finished_at=timezone.now(),
             )
+            if run.mode == TrainingRun.Mode.AUTOMATIC:
+                run.refresh_from_db()
+                request_report(run)
     return True
 
 

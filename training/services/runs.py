@@ -10,6 +10,7 @@ from envoys.models import Envoy, User
 from federated.datasets import source_named
 from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
+from federated.small_counts import HIDDEN, MIN_PATIENTS
 from training.errors import ConflictError, NotReadyError, TooFewPatientsError, TrainingError
 from training.models import (
     ReceivedUpdate,
@@ -132,7 +133,7 @@ def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> None:
     source = source_named(plan.dataset)
     count = source.count_labelled_patients(envoy.pk, plan.target, plan.min_examples)
     if count < plan.min_examples:
-        shown = "under 10" if 0 < count < 10 else count  # who runs the federation reads it
+        shown = HIDDEN if 0 < count < MIN_PATIENTS else count  # who runs the federation reads it
         raise TooFewPatientsError(
             f"{envoy}: {shown} of {plan.min_examples} patients with an outcome"
         )
@@ -282,8 +283,10 @@ def _refuse_unfinished(training_round: TrainingRound, chosen: dict[int, Envoy]) 
     obstacles = []
     for pk, envoy in sorted(chosen.items(), key=lambda item: item[1].slug):
         if pk not in statuses:
-            obstacles.append(f"{envoy} has not been launched")
+            obstacles.append(f"{envoy} has not been launched: launch it, or leave it out")
         elif statuses[pk].status != RoundAssignment.Status.SUBMITTED:
-            obstacles.append(f"{envoy}: {statuses[pk].get_status_display().lower()}")
+            status = statuses[pk].get_status_display().lower()
+            next_step = "wait for it" if statuses[pk].is_active else "retry it"
+            obstacles.append(f"{envoy}: {status}: {next_step}, or leave it out")
     if obstacles or not chosen:
         raise NotReadyError("; ".join(obstacles) or "choose at least one hospital to aggregate")

@@ -15,6 +15,7 @@ from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
+from federated.scaling import FeatureScaling
 from federated.targets import target_named
 from training.errors import NotAllowedError, NotReadyError, TrainingError
 from training.models import (
@@ -23,9 +24,11 @@ from training.models import (
     ReceivedUpdate,
     Study,
     TrainingRound,
+    TrainingRun,
 )
 from training.services.updates import update_params
 
+Kind = ModelVersion.Kind
 MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
 
 
@@ -57,14 +60,16 @@ def create_versions(
     """
     prepared = PreparedVersions()
     study = training_round.run.study
-    number = _next_number(study, None)
+    number = _next_number(study, None, Kind.GLOBAL)
     manifest = _manifest(training_round, params, number, updates)
     # Named by content too: whoever else computes this number cannot write over what is released.
     folder = (
         f"{study.storage_prefix}global_model/versions/{number}-{manifest['params_sha256'][:12]}"
     )
     sha256 = _write_model(director_storage(), folder, params, manifest)
-    prepared.rows.append(_version(training_round, None, number, folder, manifest, sha256))
+    prepared.rows.append(
+        _version(training_round, None, Kind.GLOBAL, number, folder, manifest, sha256)
+    )
     notes = []
     for update in updates:
         envoy = update.assignment.envoy
@@ -72,7 +77,7 @@ def create_versions(
         local_params: Params = {
             name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)
         }
-        number = _next_number(study, envoy)
+        number = _next_number(study, envoy, Kind.FINE_TUNED)
         manifest = _manifest(training_round, local_params, number, [update])
         started_at = training_round.run.started_at
         folder = f"{study.storage_prefix}trained_model/{started_at:%Y%m%dT%H%M%SZ}"
@@ -84,21 +89,60 @@ def create_versions(
         except StorageError as error:
             notes.append(f"{envoy}'s own model was not stored: {error}")
             continue
-        row = _version(training_round, envoy, number, folder, manifest, sha256)
+        row = _version(training_round, envoy, Kind.FINE_TUNED, number, folder, manifest, sha256)
         row.metrics = update.metrics
         prepared.rows.append(row)
     prepared.notes = " ".join(notes)
     return prepared
 
 
-def _next_number(study: Study, envoy: Envoy | None) -> int:
-    newest = ModelVersion.objects.filter(study=study, envoy=envoy).order_by("-number").first()
+def store_local_version(
+    run: TrainingRun,
+    envoy: Envoy,
+    params: Params,
+    scaling: FeatureScaling,
+    *,
+    num_examples: int,
+    metrics: dict[str, Any],
+) -> ModelVersion:
+    """Keep what a hospital makes alone, in its own storage; asked twice, the first stands.
+
+    Args:
+        num_examples: the hospital's rows that it was trained on.
+        metrics: as measured on its validation patients.
+    Raises:
+        StorageError: the hospital's storage does not take it.
+    """
+    training_round = run.rounds.filter(status=TrainingRound.Status.AGGREGATED).latest("number")
+    standing = training_round.versions.filter(envoy=envoy, kind=Kind.LOCAL).first()
+    if standing is not None:
+        return standing
+    number = _next_number(run.study, envoy, Kind.LOCAL)
+    manifest = _manifest(training_round, params, number, [])
+    manifest["scaling"] = {"mean": list(scaling.mean), "std": list(scaling.std)}
+    manifest["lineage"] |= {
+        "strategy": "fedavg",  # of one client
+        "base_sha256": "",
+        "updates": [{"envoy": envoy.slug, "sha256": "", "num_examples": num_examples}],
+    }
+    folder = f"{run.study.storage_prefix}trained_model/{run.started_at:%Y%m%dT%H%M%SZ}-local"
+    sha256 = _write_model(envoy_storage(envoy), folder, params, manifest)
+    row = _version(training_round, envoy, Kind.LOCAL, number, folder, manifest, sha256)
+    row.metrics = metrics
+    row.save()
+    return row
+
+
+def _next_number(study: Study, envoy: Envoy | None, kind: str) -> int:
+    versions = ModelVersion.objects.filter(study=study, envoy=envoy, kind=kind)
+    newest = versions.order_by("-number").first()
     return newest.number + 1 if newest else 1
 
 
 def _version(
     training_round: TrainingRound,
     envoy: Envoy | None,
+    kind: str,
     number: int,
     folder: str,
     manifest: dict[str, Any],
@@ -107,6 +151,7 @@ def _version(
     return ModelVersion(
         study=training_round.run.study,
         envoy=envoy,
+        kind=kind,
         number=number,
         run=training_round.run,
         training_round=training_round,

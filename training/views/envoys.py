@@ -7,21 +7,26 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
+from diagnoses.models import CodeReport
 from envoys.access import may_use
+from envoys.lookup import visible_envoy
 from envoys.models import Envoy
-from envoys.pages import UserRequest, errors_shown, page_of
+from envoys.pages import UserRequest, errors_shown, id_of, page_of
 from envoys.storage import bucket_of
 from training import services
 from training.manual import manual_rounds
-from training.models import Distribution, ModelVersion, Study, StudyMembership, TrainingRun
+from training.models import (
+    Distribution,
+    ModelChoice,
+    ModelVersion,
+    Study,
+    StudyMembership,
+    TrainingRun,
+)
 from training.progress import with_counts
 from training.summary import envoy_lines, labelled_patients
 
 MOST_LISTED = 10  # of each kind on a hospital's page; the lists have them all
-
-
-def visible_envoy(request: UserRequest, envoy_id: int) -> Envoy:
-    return get_object_or_404(Envoy.objects.standing().visible_to(request.user), pk=envoy_id)
 
 
 def envoy_list(request: UserRequest) -> HttpResponse:
@@ -44,7 +49,7 @@ def envoy_list(request: UserRequest) -> HttpResponse:
 
 @never_cache
 def envoy_detail(request: UserRequest, envoy_id: int) -> HttpResponse:
-    envoy = visible_envoy(request, envoy_id)
+    envoy = visible_envoy(request.user, envoy_id)
     labelled = labelled_patients(Envoy.objects.standing().visible_to(request.user))
     (line,) = envoy_lines([envoy], labelled)
     runs = TrainingRun.objects.filter(participants__envoy=envoy).select_related("study")
@@ -64,10 +69,20 @@ def envoy_detail(request: UserRequest, envoy_id: int) -> HttpResponse:
             "runs": with_counts(runs)[:MOST_LISTED],
             "versions": versions.select_related("study", "envoy")[:MOST_LISTED],
             "deliveries": deliveries.defer("version__manifest")[:MOST_LISTED],
+            "choices": ModelChoice.objects.filter(envoy=envoy).select_related("run__study")[
+                :MOST_LISTED
+            ],
             "studies": Study.objects.all(),
             "may": may_do(request),
         },
     )
+
+
+@never_cache
+def envoy_codes(request: UserRequest, envoy_id: int) -> HttpResponse:
+    envoy = visible_envoy(request.user, envoy_id)
+    report = CodeReport.objects.filter(envoy=envoy).first()
+    return render(request, "training/envoy_codes.html", {"envoy": envoy, "report": report})
 
 
 def may_do(request: UserRequest) -> dict[str, bool]:
@@ -87,7 +102,7 @@ def may_do(request: UserRequest) -> dict[str, bool]:
 
 @require_POST
 def envoy_launch(request: UserRequest, envoy_id: int) -> HttpResponse:
-    envoy = visible_envoy(request, envoy_id)
+    envoy = visible_envoy(request.user, envoy_id)
     study = posted_study(request)
     with errors_shown(request):
         services.launch_training(study, envoy, launched_by=request.user)
@@ -96,8 +111,7 @@ def envoy_launch(request: UserRequest, envoy_id: int) -> HttpResponse:
 
 
 def posted_study(request: UserRequest) -> Study:
-    study_id = request.POST.get("study", "")
-    return get_object_or_404(Study, pk=study_id if study_id.isdecimal() else None)
+    return get_object_or_404(Study, pk=id_of(request.POST.get("study", "")))
 
 
 def redirect_to_round(study: Study) -> HttpResponse:
@@ -126,7 +140,8 @@ def manual_context() -> dict[str, Any]:
 @require_POST
 def round_aggregate(request: UserRequest) -> HttpResponse:
     study = posted_study(request)
-    chosen = [int(pk) for pk in request.POST.getlist("envoys") if pk.isdecimal()]
+    asked = [id_of(pk) for pk in request.POST.getlist("envoys")]
+    chosen = [pk for pk in asked if pk is not None]
     envoys = Envoy.objects.visible_to(request.user).filter(pk__in=chosen)
     with errors_shown(request):
         services.aggregate_envoys(study, envoys, aggregated_by=request.user)

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST
 
 from envoys.access import may_use
 from envoys.models import Envoy
-from envoys.pages import UserRequest, errors_on, errors_shown, page_of
+from envoys.pages import UserRequest, errors_on, errors_shown, id_of, page_of
 from training import services
 from training.forms import PackageForm, RefuseForm
 from training.models import MembershipQuerySet, StudyMembership
@@ -35,8 +35,8 @@ def package_list(request: UserRequest) -> HttpResponse:
     envoy = request.GET.get("envoy", "")
     if answer in Answer.values:
         packages = packages.answered(answer)
-    if envoy.isdecimal():
-        packages = packages.filter(envoy=int(envoy))
+    if (envoy_id := id_of(envoy)) is not None:
+        packages = packages.filter(envoy=envoy_id)
     waiting_first = Case(When(answer=Answer.WAITING, then=Value(0)), default=Value(1))
     return render(
         request,
@@ -81,7 +81,8 @@ def package_create(request: UserRequest) -> HttpResponse:
     if "choose" in request.POST:  # a strategy, to see its parameters; nothing is checked yet
         form = PackageForm(initial=as_initial(request.POST))
         return render(request, package_template(request), {"form": form})
-    form = PackageForm(request.POST or None, initial={"study": request.GET.get("study")})
+    asked_for = as_initial(request.GET) if "envoys" in request.GET else request.GET.dict()
+    form = PackageForm(request.POST or None, initial=asked_for)
     if form.is_valid():
         with errors_on(form):
             chosen = form.cleaned_data
@@ -115,6 +116,13 @@ def as_initial(sent: QueryDict) -> dict[str, Any]:
 @require_POST
 def package_approve(request: UserRequest, package_id: int) -> HttpResponse:
     package = visible_package(request, package_id)
+    if package.refused_at and not request.POST.get("refused_at"):
+        messages.error(
+            request,
+            f"Not approved: {package.refused_by} has refused it since you opened the page. Read why;"
+            " you can approve it after all.",
+        )
+        return redirect("training:package-detail", package.pk)
     with errors_shown(request):
         services.approve_package(
             package, approved_by=request.user, plan_hash=request.POST.get("plan_sha256", "")

@@ -9,8 +9,9 @@ from django.views.decorators.http import require_POST
 
 from envoys.access import may_use
 from envoys.models import Envoy
-from envoys.pages import UserRequest, back, errors_on, errors_shown, page_of
+from envoys.pages import UserRequest, back, errors_on, errors_shown, id_of, page_of
 from training import services
+from training.benefit import benefit_of
 from training.forms import RunForm
 from training.models import RoundAssignment, RunParticipant, StudyMembership, TrainingRun
 from training.plan_words import plan_in_words
@@ -65,13 +66,19 @@ def run_curves(request: UserRequest, run_id: int) -> JsonResponse:
     return JsonResponse(progress_of(run, request.user).curves.as_json())
 
 
+def run_benefit(request: UserRequest, run_id: int) -> HttpResponse:
+    """What the run brings to each hospital, on a page to print."""
+    run = visible_run(request, run_id)
+    benefit = benefit_of(run, request.user)
+    context = {"run": run, "benefit": benefit, "charts": benefit.charts() if benefit else None}
+    return render(request, "training/run_benefit.html", context)
+
+
 def run_create(request: UserRequest) -> HttpResponse:
     """First which of the plans that hospitals were asked to approve; then who can take part."""
     asked = request.POST if request.method == "POST" else request.GET
     study, plan_sha256 = asked.get("study", ""), asked.get("plan", "")
-    packages = StudyMembership.objects.filter(
-        study=int(study) if study.isdecimal() else None, plan_sha256=plan_sha256
-    )
+    packages = StudyMembership.objects.filter(study=id_of(study), plan_sha256=plan_sha256)
     package = packages.select_related("study").first()
     if package is None:
         return render(request, "training/run_choose.html", {"plans": packaged_plans(study)})
@@ -114,15 +121,16 @@ def run_create(request: UserRequest) -> HttpResponse:
 
 def chosen_envoys(form: RunForm, participants: list[RunParticipant]) -> set[int]:
     if form.is_bound:
-        return {int(pk) for pk in form["envoys"].value() or [] if str(pk).isdecimal()}
+        asked = (id_of(str(pk)) for pk in form["envoys"].value() or [])
+        return {pk for pk in asked if pk is not None}
     return {participant.envoy_id for participant in participants}
 
 
 def packaged_plans(study: str) -> list[dict[str, Any]]:
     """The newest plans that hospitals were asked to approve, with how many did."""
     rows = StudyMembership.objects.exclude(envoy__status=Envoy.Status.DELETED)
-    if study.isdecimal():
-        rows = rows.filter(study=int(study))
+    if (study_id := id_of(study)) is not None:
+        rows = rows.filter(study=study_id)
     standing = Q(approved_at__isnull=False, revoked_at__isnull=True, refused_at__isnull=True)
     plans = list(
         rows.values("study_id", "study__title", "plan_sha256")

@@ -8,7 +8,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from envoys.access import may_use
-from envoys.pages import UserRequest, errors_shown, page_of
+from envoys.pages import UserRequest, errors_shown, id_of, page_of
 from training import services
 from training.forms import EnvoysForm
 from training.models import ModelVersion, Study
@@ -25,8 +25,8 @@ def model_version_list(request: UserRequest) -> HttpResponse:
     state, study = request.GET.get("state", ""), request.GET.get("study", "")
     if state in State.values and not is_own:
         versions = versions.filter(state=state)
-    if study.isdecimal():
-        versions = versions.filter(study=int(study))
+    if (study_id := id_of(study)) is not None:
+        versions = versions.filter(study=study_id)
     versions = versions.annotate(
         pooled_auroc=F("run__report__pooled_test__global__auroc"),
         own_auroc=F("metrics__validation_auroc"),

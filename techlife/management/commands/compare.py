@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from federated.errors import FederatedError
+from federated.plan import local_training_of
 from federated.synthetic import write_synthetic_cohort
 from techlife.management.commands.demo import add_run_arguments, check_options
 
@@ -40,6 +42,12 @@ class Command(BaseCommand):
                 f"--{name}={options[name]}"
                 for name in ("rounds", "target", "strategy", "network", "seed")
             ]
+            arguments += [
+                f"--{name.replace('_', '-')}={value}"
+                for name, value in asdict(local_training_of(options)).items()
+            ]
+            for given in options["strategy_parameter"]:
+                arguments.append(f"--strategy-parameter={given}")
             simulated = self.simulate(data, arguments)
             served = self.serve(data, arguments, Path(scratch))
         self.print_comparison(simulated, served)

@@ -14,7 +14,8 @@ from django.db import connection
 
 from federated.cohorts import find_envoys
 from federated.errors import FederatedError
-from federated.plan import make_plan
+from federated.plan import add_local_training_arguments, local_training_of, make_plan
+from federated.strategies import strategy_named
 from techlife import demonstration
 from techlife.processes import (
     ProcessError,
@@ -100,7 +101,13 @@ class Command(BaseCommand):
         import_seconds = time.monotonic() - started
 
         study = services.study_for(options["target"], network=options["network"])
-        plan = services.plan_for(study, num_rounds=options["rounds"], strategy=options["strategy"])
+        plan = services.plan_for(
+            study,
+            num_rounds=options["rounds"],
+            strategy=options["strategy"],
+            strategy_parameters=strategy_parameters(options),
+            local_training=local_training_of(options),
+        )
         doctors = demonstration.make_accounts(envoys)
         demonstration.approve_for_all(study, plan, envoys, doctors)
         say(
@@ -144,7 +151,7 @@ class Command(BaseCommand):
 
     def serve(self, supervisor: Supervisor, port: int) -> None:
         self.stdout.write(
-            f"\nServing http://localhost:{port}/ (log in as doc/doc or pass/pass); Ctrl-C stops"
+            f"\nServing http://localhost:{port}/ (log in as doc/doc, pass/pass or admin/admin); Ctrl-C stops"
         )
         while True:
             supervisor.check()
@@ -169,7 +176,9 @@ def check_options(options: dict[str, Any]) -> None:
         target=options["target"],
         network=options["network"],
         strategy=options["strategy"],
+        strategy_parameters=strategy_parameters(options),
         num_rounds=options["rounds"],
+        local_training=local_training_of(options),
     )
     if not 0 <= options["seed"] < 2**63:
         raise CommandError(f"--seed lies between 0 and 2**63, not {options['seed']}")
@@ -180,11 +189,25 @@ def check_options(options: dict[str, Any]) -> None:
         raise CommandError(f"--report: {report} cannot be written: name a file in a folder that is")
 
 
+def strategy_parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """Raises UnknownStrategyError or InvalidPlanError."""
+    strategy = strategy_named(options["strategy"])
+    return strategy.read_parameters(options["strategy_parameter"])
+
+
 def add_run_arguments(parser: ArgumentParser) -> None:
     """What to train on and how; shared with `compare`."""
     parser.add_argument("--data", type=Path, help="a cohort folder; synthetic hospitals without")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--target", default="risk_tier")
     parser.add_argument("--strategy", default="fedavg")
+    parser.add_argument(
+        "--strategy-parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the strategy; once for each",
+    )
     parser.add_argument("--network", default="logistic_regression")
+    add_local_training_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)

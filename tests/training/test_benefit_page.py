@@ -1,0 +1,151 @@
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from envoys.models import User
+from tests.factories import make_choice, make_envoy, make_participant, make_run, make_user
+from training.models import TrainingRun
+
+# In tests nothing has been collected for WhiteNoise to serve.
+pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
+
+MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
+
+
+def figures(first: float) -> dict[str, Any]:
+    """AUROC of the five models: `first`, and a hundredth more each."""
+    return {
+        model: {"auroc": first + place / 100, "auprc": 0.3, "accuracy": 0.6, "brier": 0.2}
+        for place, model in enumerate(MODELS)
+    }
+
+
+def gain(name: str, **values: Any) -> dict[str, Any]:
+    interval = {"estimate": 0.7, "low": 0.65, "high": 0.75}
+    return {
+        "num_patients": 180,
+        "has_enough_patients": True,
+        "intervals": dict.fromkeys(MODELS, interval),
+        "difference": interval,
+        "sentence": f"The global model helps {name}",
+        "fine_tuned_difference": interval,
+        "fine_tuned_sentence": f"Fine-tuning helps {name}",
+        **values,
+    }
+
+
+REPORT = {
+    "pooled_test": figures(0.5),
+    "mean_of_envoys": figures(0.5),
+    "envoys": [
+        {"name": "Alpha", "num_examples": 1234, **figures(0.6)},
+        {"name": "Beta", "num_examples": 55, **figures(0.7)},
+    ],
+    "benefit": {
+        "num_resamples": 500,
+        "pooled_test": gain("all"),
+        "envoys": [
+            {"name": "Alpha", **gain("Alpha")},
+            {
+                "name": "Beta",
+                **gain("Beta", num_patients=None, has_enough_patients=False, intervals={}),
+            },
+        ],
+    },
+    "calibration": [
+        {
+            "class": "High",
+            "slope": 0.95,
+            "intercept": -0.12,
+            "in_the_large": 0.0,
+            "curve": [{"predicted": 0.25, "observed": 0.27, "num_admissions": 1500}],
+        }
+    ],
+    "confusion": {
+        "classes": ["Low", "High"],
+        "cells": [[1020, 30], [None, None]],
+        "row_totals": [1050, None],
+        "column_totals": [None, 44],
+        "total": None,
+        "macro_f1": 0.654,
+    },
+    "subgroups": {"age": [], "sex": []},
+}
+
+
+@pytest.fixture
+def run() -> TrainingRun:
+    run = make_run(status=TrainingRun.Status.FINISHED, report=REPORT)
+    for name in ("Alpha", "Beta"):
+        make_participant(run, make_envoy(name=name))
+    return run
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def text_of(user: User, run: TrainingRun) -> str:
+    response = client_of(user).get(reverse("training:run-benefit", args=[run.pk]))
+    assert response.status_code == 200
+    return " ".join(response.content.decode().split())
+
+
+def test_the_page_has_a_sentence_and_five_models_for_each_hospital(run):
+    alpha = run.participants.get(envoy__name="Alpha").envoy
+    choice = make_choice(run, alpha, kind="LOCAL", reason="It is better here")
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert "The global model helps Alpha. Fine-tuning helps Alpha." in html
+    assert "In use: trained at the hospital alone. It is better here." in html
+    assert reverse("training:model-choice-detail", args=[choice.pk]) in html
+    assert "0.600" in html  # the rule of thumb
+    assert "0.630" in html  # fine-tuned
+    assert "0.650 to 0.750" in html
+    assert "0.95" in html
+    assert "1,020" in html
+    assert '<script id="benefit-data" type="application/json">' in html
+    assert '<details data-keep-open="confusion" open>' in html
+
+
+def test_of_under_ten_test_patients_no_figure_is_shown(run):
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert "under 10" in html
+    assert "0.720" not in html
+    assert "0.72" not in html
+
+
+def test_a_doctor_sees_their_own_hospital_and_all_together(run):
+    alpha = run.participants.get(envoy__name="Alpha").envoy
+    html = text_of(make_user(envoy=alpha), run)
+    assert "The global model helps Alpha" in html
+    assert "The global model helps all" in html
+    assert "Beta" not in html
+    assert "The other 1 hospital of this run" in html
+
+
+def test_the_call_answers_the_same_numbers(run):
+    alpha = run.participants.get(envoy__name="Alpha").envoy
+    found = client_of(make_user(envoy=alpha)).get(reverse("api:run-benefit", args=[run.pk])).json()
+    (hospital,) = found["hospitals"]
+    assert (hospital["name"], hospital["num_examples"], hospital["num_patients"]) == (
+        "Alpha",
+        "1,234",
+        "180",
+    )
+    assert [model["model"] for model in hospital["models"]] == list(MODELS)
+    assert hospital["models"][3]["auroc"] == pytest.approx(0.63)
+    assert hospital["model_choice"] is None
+    assert found["confusion"] == REPORT["confusion"]
+
+
+def test_before_the_report_the_page_says_when_it_comes(run):
+    TrainingRun.objects.update(report=None, status=TrainingRun.Status.TRAINING)
+    scientist = make_user(User.Role.DATA_SCIENTIST)
+    assert "It is made when the run has finished." in text_of(scientist, run)
+    answer = client_of(scientist).get(reverse("api:run-benefit", args=[run.pk]))
+    assert answer.status_code == 409
+    assert "has no report" in answer.json()["detail"]

@@ -451,6 +451,7 @@ def assess(hospitals: Mapping[str, ScoredRows], classes: tuple[str, ...]) -> Ass
     counts = confusion_matrix(people[1], people[2], num_classes=len(classes))
     confusion = confusion_matrix(rows.labels, predicted, num_classes=len(classes))
     lines = calibration_lines(rows.labels, probabilities)
+    table = suppress(counts)
     return Assessment(
         auroc=ranking.auroc,
         auprc=ranking.auprc,
@@ -462,13 +463,18 @@ def assess(hospitals: Mapping[str, ScoredRows], classes: tuple[str, ...]) -> Ass
             for cls in ranked
         },
         classes=classes,
-        confusion=suppress(counts),
-        macro_f1=macro_f1(confusion) if enough else None,
+        confusion=table,
+        # With the margins, it would tell the hidden counts.
+        macro_f1=None if _hides_a_cell(table) else macro_f1(confusion),
         subgroups={
             "age": _in_order(rows, rows.age_bands, (*AGE_BANDS, UNKNOWN)),
             "sex": _in_order(rows, rows.sexes, SEXES),
         },
     )
+
+
+def _hides_a_cell(table: SuppressedTable) -> bool:
+    return any(count is None for row in table.cells for count in row)
 
 
 def _in_order(

@@ -71,6 +71,12 @@ def choose_model(
             " to the global one"
         )
         return Choice(GLOBAL, reason, dict.fromkeys([GLOBAL, *others]), dict.fromkeys(others))
+    if len(np.unique(labels)) < 2:
+        reason = (
+            "All validation patients have the same outcome: a model that says it of everybody would"
+            " look best, so the global one is kept"
+        )
+        return Choice(GLOBAL, reason, dict.fromkeys([GLOBAL, *others]), dict.fromkeys(others))
     drawn = resample(
         {
             model: mean_statistic(cross_entropies(labels, probabilities[model]))

@@ -93,12 +93,14 @@ def measure(labels: Labels, probabilities: Probabilities) -> Metrics:
         for cls in scored_classes(num_classes)
         if all_classes
     ]
+    # Of the scores as they are: dividing them by their sum would part or join equal ones.
+    ranked = auroc(labels, probabilities)
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     happened = np.eye(num_classes)[labels]  # (num_rows, num_classes)
     squares = (probabilities - happened) ** 2
     return Metrics(
-        auroc=auroc(labels, probabilities),
+        auroc=ranked,
         auprc=float(np.mean(auprc)) if auprc else None,
         accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
         # Of two classes that of the second, else the sum over the classes (0 to 2).

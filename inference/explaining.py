@@ -178,7 +178,10 @@ def _how_well(version: ModelVersion, admission: Admission) -> str:
     for entry in report.get("envoys", []):
         if entry["name"] in (name, admission.envoy.slug) and entry.get(model):
             gains = {gain["name"]: gain for gain in report.get("benefit", {}).get("envoys", [])}
-            interval = gains.get(entry["name"], {}).get("intervals", {}).get(model)
+            gain = gains.get(entry["name"], {})
+            if not gain.get("has_enough_patients", True):
+                break  # a figure of under ten test patients is not told
+            interval = gain.get("intervals", {}).get(model)
             return _ranking(entry[model]["auroc"], "this hospital's test patients", interval)
     if version.envoy_id is not None:
         auroc = version.metrics.get("validation_auroc")

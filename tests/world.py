@@ -308,7 +308,7 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "PATCH api:envoy-detail": {"region": "eu-west-1"},
         "POST inference:envoy-delete": {"name": world.idle.name},
         "DELETE api:envoy-detail": {"name": world.idle.name},
-        "POST training:study-create": {"target": "readmitted_30d", "network": "mlp"},
+        "POST training:study-create": {"target": "readmitted_30d", "network": "shallow_network"},
         "POST api:study-list": {"target": "readmitted_30d"},
         "POST training:package-create": {**plan, **local_training},
         "POST api:package-list": {**plan, "local_training": local_training},

@@ -87,7 +87,7 @@ class StudySerializer(serializers.ModelSerializer[Study]):
 class StudyCreateSerializer(serializers.Serializer[Any]):
     target = serializers.CharField(max_length=40, help_text="as risk_tier or readmitted_30d")
     network = serializers.CharField(
-        max_length=40, required=False, default="logistic_regression", help_text="or mlp"
+        max_length=40, required=False, default="logistic_regression", help_text="or shallow_network"
     )
 
 

@@ -90,3 +90,10 @@ def test_a_model_that_is_no_number_is_not_chosen():
     assert choice.model == "global"
     assert choice.losses["local"] is None
     json.dumps(choice.figures_to_json(), allow_nan=False)
+
+
+def test_validation_patients_of_one_outcome_choose_no_model_that_always_says_it():
+    choice = chosen([0] * 40, **{"global": [0.1] * 40, "local": [0.0] * 40})
+    assert choice.model == "global"
+    assert "the same outcome" in choice.reason
+    assert choice.lower_by == {"local": None}

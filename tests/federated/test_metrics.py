@@ -63,7 +63,7 @@ def test_all_figures_agree_with_scikit_learn(num_classes, places):
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     classes = range(1, 2) if num_classes == 2 else range(num_classes)
-    aurocs = [roc_auc_score(labels == cls, exact[:, cls]) for cls in classes]
+    aurocs = [roc_auc_score(labels == cls, probabilities[:, cls]) for cls in classes]
     auprcs = [average_precision_score(labels == cls, probabilities[:, cls]) for cls in classes]
     assert found.auroc == approx(np.mean(aurocs))
     assert found.auprc == approx(np.mean(auprcs))

@@ -11,9 +11,13 @@ from federated.cohorts import check_envoy, find_envoys, read_admissions
 from federated.datasets import ClientDataset, build_dataset
 from federated.errors import FederatedError
 from federated.features import feature_schema
-from federated.plan import add_local_training_arguments, local_training_of, make_plan
+from federated.plan import (
+    add_run_arguments,
+    local_training_of,
+    make_plan,
+    strategy_parameters_of,
+)
 from federated.simulation import simulate
-from federated.strategies import strategy_named
 from federated.targets import target_named
 
 
@@ -30,19 +34,7 @@ def read_datasets(data_dir: Path, target: str) -> dict[str, ClientDataset]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m federated", description=__doc__)
     parser.add_argument("data", type=Path, help="a cohort folder")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--target", default="risk_tier")
-    parser.add_argument("--strategy", default="fedavg")
-    parser.add_argument(
-        "--strategy-parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the strategy; once for each",
-    )
-    parser.add_argument("--network", default="logistic_regression")
-    add_local_training_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0)
+    add_run_arguments(parser)
     parser.add_argument("--no-report", action="store_true", help="train, and compare with nothing")
     options = parser.parse_args()
     try:
@@ -50,9 +42,7 @@ def main() -> None:
             target=options.target,
             network=options.network,
             strategy=options.strategy,
-            strategy_parameters=strategy_named(options.strategy).read_parameters(
-                options.strategy_parameter
-            ),
+            strategy_parameters=strategy_parameters_of(vars(options)),
             num_rounds=options.rounds,
             local_training=local_training_of(vars(options)),
         )

@@ -65,17 +65,18 @@ def choose_model(
     """
     others = [model for model in CANDIDATES if model in probabilities and model != GLOBAL]
     num_patients = len(np.unique(patients))
+    reason = ""
     if num_patients < MIN_PATIENTS:
         reason = (
             f"There are under {MIN_PATIENTS} validation patients, too few to prefer another model"
             " to the global one"
         )
-        return Choice(GLOBAL, reason, dict.fromkeys([GLOBAL, *others]), dict.fromkeys(others))
-    if len(np.unique(labels)) < 2:
+    elif len(np.unique(labels)) < 2:
         reason = (
             "All validation patients have the same outcome: a model that says it of everybody would"
             " look best, so the global one is kept"
         )
+    if reason:
         return Choice(GLOBAL, reason, dict.fromkeys([GLOBAL, *others]), dict.fromkeys(others))
     drawn = resample(
         {

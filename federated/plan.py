@@ -30,11 +30,31 @@ class LocalTrainingConfig:
             raise InvalidPlanError("learning_rate lies in (0, 100), weight_decay in [0, 1)")
 
 
-def add_local_training_arguments(parser: ArgumentParser) -> None:
-    """An option for each part of a `LocalTrainingConfig`; `local_training_of` reads them."""
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """The options of every command that runs a federation: what is trained, how, and the seed.
+
+    `strategy_parameters_of` and `local_training_of` read those that are more than a value.
+    """
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--target", default="risk_tier")
+    parser.add_argument("--strategy", default="fedavg")
+    parser.add_argument(
+        "--strategy-parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the strategy; once for each",
+    )
+    parser.add_argument("--network", default="logistic_regression")
     for field in fields(LocalTrainingConfig):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=type(field.default), default=field.default)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def strategy_parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UnknownStrategyError or InvalidPlanError."""
+    return strategy_named(options["strategy"]).read_parameters(options["strategy_parameter"])
 
 
 def local_training_of(options: Mapping[str, Any]) -> LocalTrainingConfig:

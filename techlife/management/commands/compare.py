@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from federated.errors import FederatedError
 from federated.plan import local_training_of
 from federated.synthetic import write_synthetic_cohort
-from techlife.management.commands.demo import add_run_arguments, check_options
+from techlife.management.commands.demo import add_demonstration_arguments, check_options
 
 
 def embedded_environment() -> dict[str, str]:
@@ -27,7 +27,7 @@ class Command(BaseCommand):
     help = "Run simulation and served federation from one seed: the same bits, at what cost?"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_run_arguments(parser)
+        add_demonstration_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

@@ -14,8 +14,12 @@ from django.db import connection
 
 from federated.cohorts import find_envoys
 from federated.errors import FederatedError
-from federated.plan import add_local_training_arguments, local_training_of, make_plan
-from federated.strategies import strategy_named
+from federated.plan import (
+    add_run_arguments,
+    local_training_of,
+    make_plan,
+    strategy_parameters_of,
+)
 from techlife import demonstration
 from techlife.processes import (
     ProcessError,
@@ -41,7 +45,7 @@ class Command(BaseCommand):
     help = "Watch hospitals train a risk model together, through real workers, then use it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_run_arguments(parser)
+        add_demonstration_arguments(parser)
         parser.add_argument("--report", type=Path, help="write the figures to this JSON file")
         parser.add_argument("--port", type=int, default=8000, help="where to serve the site")
         parser.add_argument("--fresh", action="store_true", help="empty the data folder first")
@@ -105,7 +109,7 @@ class Command(BaseCommand):
             study,
             num_rounds=options["rounds"],
             strategy=options["strategy"],
-            strategy_parameters=strategy_parameters(options),
+            strategy_parameters=strategy_parameters_of(options),
             local_training=local_training_of(options),
         )
         doctors = demonstration.make_accounts(envoys)
@@ -176,7 +180,7 @@ def check_options(options: dict[str, Any]) -> None:
         target=options["target"],
         network=options["network"],
         strategy=options["strategy"],
-        strategy_parameters=strategy_parameters(options),
+        strategy_parameters=strategy_parameters_of(options),
         num_rounds=options["rounds"],
         local_training=local_training_of(options),
     )
@@ -189,25 +193,7 @@ def check_options(options: dict[str, Any]) -> None:
         raise CommandError(f"--report: {report} cannot be written: name a file in a folder that is")
 
 
-def strategy_parameters(options: dict[str, Any]) -> dict[str, Any]:
-    """Raises UnknownStrategyError or InvalidPlanError."""
-    strategy = strategy_named(options["strategy"])
-    return strategy.read_parameters(options["strategy_parameter"])
-
-
-def add_run_arguments(parser: ArgumentParser) -> None:
+def add_demonstration_arguments(parser: ArgumentParser) -> None:
     """What to train on and how; shared with `compare`."""
     parser.add_argument("--data", type=Path, help="a cohort folder; synthetic hospitals without")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--target", default="risk_tier")
-    parser.add_argument("--strategy", default="fedavg")
-    parser.add_argument(
-        "--strategy-parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the strategy; once for each",
-    )
-    parser.add_argument("--network", default="logistic_regression")
-    add_local_training_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0)
+    add_run_arguments(parser)

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo compare reproduce-flamby attack outcome-codes bench-local test lint types contract migrations pytest
+.PHONY: install demo compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration bench-local test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -33,6 +33,15 @@ attack: install
 
 outcome-codes: install
 	@$(BIN)/python -m federated.outcome_codes $(ARGS)
+
+pooled-best: install
+	@$(BIN)/python -m federated.pooled_baseline $(ARGS)
+
+histogram-error: install
+	@$(BIN)/python -m federated.histogram_error $(ARGS)
+
+calibration: install
+	@$(BIN)/python -m federated.calibration_report $(ARGS)
 
 bench-pages: install
 	@$(BIN)/python manage.py bench_pages $(ARGS)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from diagnoses.models import Patient, Snapshot
-from diagnoses.services import admission_records, request_export
+from diagnoses.services import admission_records, export_diagnoses, request_export
 from diagnoses.services.batches import batched
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, open_object
 from federated.cohorts import AdmissionRecord, iter_snapshot
 from federated.datasets import ClientDataset, DatasetSource, build_dataset
-from federated.features import feature_schema
+from federated.schemas import feature_schema
 from federated.targets import target_named
 
 PATIENTS_PER_CHUNK = 100  # for who stops counting at a few
@@ -68,6 +68,7 @@ def count_labelled_patients(envoy_id: int, target: str, at_most: int | None = No
 SOURCE = DatasetSource(
     schema=feature_schema,
     freeze=freeze,
+    export=export_diagnoses,
     build=build,
     count_labelled_patients=count_labelled_patients,
 )

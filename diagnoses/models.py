@@ -7,6 +7,8 @@ from django.db.models import Q
 from envoys.encryption import EncryptedTextField, name_index
 from envoys.models import Envoy, User
 from envoys.work import LeasedWork, WorkQuerySet
+from federated.code_report import seen_from_outside
+from federated.targets import DIAGNOSES
 
 
 class Sex(models.TextChoices):
@@ -273,11 +275,13 @@ class Snapshot(LeasedWork):
     """A hospital's export, frozen: what a run trains on, identified by its sha256."""
 
     envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="snapshots")
+    dataset = models.CharField(max_length=40, default=DIAGNOSES)  # see federated.datasets
     sha256 = models.CharField(max_length=64, blank=True)
     diagnoses_sha256 = models.CharField(max_length=64, blank=True)
     outcomes_sha256 = models.CharField(max_length=64, blank=True)
     num_admissions = models.PositiveIntegerField(default=0)
     num_diagnoses = models.PositiveIntegerField(default=0)
+    num_readings = models.PositiveIntegerField(default=0)
     num_bytes = models.PositiveBigIntegerField(default=0)
     requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -293,7 +297,7 @@ class Snapshot(LeasedWork):
 
 
 class CodeReport(models.Model):
-    """What `federated.code_report` found in a hospital's newest export; counts as may be shown."""
+    """What `federated.code_report` found in a hospital's newest export."""
 
     envoy = models.OneToOneField(Envoy, on_delete=models.CASCADE, related_name="code_report")
     num_codes = models.PositiveIntegerField()
@@ -302,6 +306,11 @@ class CodeReport(models.Model):
 
     def __str__(self) -> str:
         return f"report of codes of envoy {self.envoy_id}"
+
+    def kinds_shown_to(self, user: User) -> list[dict[str, Any]]:
+        """All of it to whoever reads the hospital's patients, to others what `seen_from_outside`."""
+        is_own = is_of_hospital(user) and user.envoy_id == self.envoy_id
+        return list(self.kinds) if is_own else seen_from_outside(self.kinds)
 
 
 class Upload(LeasedWork):

@@ -235,11 +235,14 @@ class ExportSerializer(serializers.ModelSerializer[Snapshot]):
 
 
 class OddCodeSerializer(serializers.Serializer[Any]):
-    code = serializers.CharField()
+    code = serializers.CharField(
+        help_text="empty outside the hospital where no list has it: the text may be anything"
+    )
     icd_version = serializers.IntegerField()
-    title = serializers.CharField(help_text="empty where no list knows the code")
+    title = serializers.CharField(help_text="empty where no list has one")
+    is_listed = serializers.BooleanField(help_text="whether a public list has the code")
     num_patients = serializers.IntegerField(
-        allow_null=True, help_text="null where they are fewer than ten"
+        allow_null=True, help_text="null outside the hospital where they are fewer than ten"
     )
 
 
@@ -254,7 +257,7 @@ class OddCodesSerializer(serializers.Serializer[Any]):
 
 
 class CodeReportSerializer(serializers.Serializer[Any]):
-    """What is odd about a hospital's codes: codes, never patients."""
+    """What is odd about a hospital's codes; outside the hospital, as may be shown there."""
 
     made_at = serializers.DateTimeField(
         allow_null=True, help_text="with the newest export; null where there is none"

@@ -31,6 +31,8 @@ class Capability(Enum):
     PACKAGES = "read what hospitals are asked to approve"
     SCORING = "have a hospital scored"
     FEDERATION = "envoys, studies, runs, release, distribution, inference at scale"
+    PUBLIC_HEALTH = "read the public-health pages"
+    THRESHOLDS = "set the thresholds of public-health alerts"
     ACCOUNTS = "users and audit"
 
 
@@ -41,6 +43,8 @@ ROLES: dict[Capability, frozenset[str]] = {
     Capability.PACKAGES: frozenset({DOCTOR, DATA_SCIENTIST, ADMINISTRATOR}),
     Capability.SCORING: frozenset({DOCTOR, DATA_SCIENTIST, ADMINISTRATOR}),
     Capability.FEDERATION: frozenset({DATA_SCIENTIST, ADMINISTRATOR}),
+    Capability.PUBLIC_HEALTH: frozenset({DATA_SCIENTIST, PUBLIC_HEALTH, ADMINISTRATOR}),
+    Capability.THRESHOLDS: frozenset({PUBLIC_HEALTH, ADMINISTRATOR}),
     Capability.ACCOUNTS: frozenset({ADMINISTRATOR}),
 }
 OF_A_HOSPITAL = frozenset({Capability.PATIENTS, Capability.APPROVAL})

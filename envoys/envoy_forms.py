@@ -10,9 +10,10 @@ class EnvoyForm(TablerForm, forms.ModelForm):
 
     class Meta:
         model = Envoy
-        fields = ["name", "bucket", "prefix", "region", "queue"]
+        fields = ["name", "kind", "bucket", "prefix", "region", "queue"]
         labels = {"name": "Name of the hospital", "queue": "Queue of its own"}
         help_texts = {
+            "kind": "What it holds: patients with diagnoses, or readings. It cannot be changed later.",
             "bucket": "Where its exports and models lie; empty for the default bucket.",
             "prefix": "Its part of the bucket; empty for envoys/ and its short name.",
             "queue": "Only for a hospital that is trained on a host of its own: workers there"
@@ -21,8 +22,14 @@ class EnvoyForm(TablerForm, forms.ModelForm):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["kind"].required = False
+        if self.instance.pk:
+            del self.fields["kind"]  # its rows are of that kind
         self.fields["region"].required = False
         self.fields["region"].help_text = f"Of the bucket; empty for {settings.AWS_REGION}."
+
+    def clean_kind(self) -> str:
+        return self.cleaned_data["kind"] or Envoy.Kind.HOSPITAL
 
     def validate_unique(self) -> None:
         """The service's words say more."""

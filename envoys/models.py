@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from envoys.encryption import EncryptedTextField
+from federated.targets import DIAGNOSES, READINGS
 
 
 def new_serial_id() -> str:
@@ -21,6 +22,11 @@ class EnvoyQuerySet(models.QuerySet["Envoy"]):
         """Without those that were deleted, of which only the name in old runs remains."""
         return self.exclude(status=Envoy.Status.DELETED)
 
+    def with_dataset(self, dataset: str) -> Self:
+        """Those whose rows a study of this dataset can train on."""
+        kinds = [kind for kind in Envoy.Kind if kind.dataset == dataset]
+        return self.filter(kind__in=kinds)
+
     def visible_to(self, user: "User") -> Self:
         """Every envoy for who runs the federation, a doctor's own, none for a stranger."""
         if user.role in (
@@ -33,7 +39,18 @@ class EnvoyQuerySet(models.QuerySet["Envoy"]):
 
 
 class Envoy(models.Model):
-    """A hospital's registered participant; inside a round it is a client."""
+    """A hospital's registered participant, or a node's; inside a round it is a client."""
+
+    class Kind(models.TextChoices):
+        HOSPITAL = "HOSPITAL", "Hospital"
+        WEARABLES = "WEARABLES", "Wearables"
+        ENVIRONMENT = "ENVIRONMENT", "Air and weather"
+        CLINIC = "CLINIC", "Clinic readings"
+
+        @property
+        def dataset(self) -> str:
+            """Under which name studies find its rows, see `federated.datasets`."""
+            return DIAGNOSES if self is Envoy.Kind.HOSPITAL else READINGS
 
     class Placement(models.TextChoices):
         HOSTED = "HOSTED", "Hosted here"
@@ -47,6 +64,7 @@ class Envoy(models.Model):
     name = models.CharField(max_length=200, unique=True)
     slug = models.SlugField(max_length=80, unique=True)
     serial_id = models.CharField(max_length=32, unique=True, default=new_serial_id)
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.HOSPITAL)
     placement = models.CharField(max_length=16, choices=Placement.choices, default=Placement.HOSTED)
     bucket = models.CharField(max_length=63, blank=True)  # empty: the folder store
     prefix = models.CharField(max_length=200, blank=True)  # empty: envoys/<slug>
@@ -63,6 +81,10 @@ class Envoy(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def dataset(self) -> str:
+        return self.Kind(self.kind).dataset
 
     @property
     def storage_prefix(self) -> str:

@@ -27,6 +27,7 @@ class EnvoySerializer(serializers.ModelSerializer[Envoy]):
             "name",
             "slug",
             "serial_id",
+            "kind",
             "placement",
             "bucket",
             "prefix",
@@ -52,6 +53,14 @@ class EnvoyChangeSerializer(serializers.Serializer[Any]):
     region = serializers.CharField(max_length=40, required=False, help_text="as eu-north-1")
     queue = serializers.CharField(
         max_length=80, required=False, allow_blank=True, help_text="empty: the shared queue"
+    )
+
+
+class EnvoyCreateSerializer(EnvoyChangeSerializer):
+    kind = serializers.ChoiceField(
+        choices=Envoy.Kind.choices,
+        required=False,
+        help_text="what its rows are; without it a hospital. It cannot be changed later",
     )
 
 

@@ -32,14 +32,18 @@ def create_envoy(
     prefix: str = "",
     region: str = "",
     queue: str = "",
+    kind: str = Envoy.Kind.HOSPITAL,
 ) -> Envoy:
-    """Invite a hospital. Its slug, which its objects and seeds are named by, never changes.
+    """Invite a hospital, or a node of readings.
+
+    Its slug, which its objects and seeds are named by, never changes, nor does its kind.
 
     Args:
         bucket: empty for the default one.
         prefix: empty for `envoys/<slug>`.
         region: empty for the default one.
         queue: empty for the shared one.
+        kind: an `Envoy.Kind`: what its rows are.
     Raises:
         InvalidEnvoyError: a value that it cannot have, or that another hospital has.
         NotNowError: what a deleted hospital left at this place is still being erased.
@@ -52,6 +56,7 @@ def create_envoy(
         prefix=_without_last_slash(prefix),
         region=region.strip() or settings.AWS_REGION,
         queue=queue.strip(),
+        kind=kind,
     )
     _check_settings(envoy)
     _check_place(envoy)
@@ -164,6 +169,10 @@ def _free_slug(name: str) -> str:
 
 
 def _check_settings(envoy: Envoy) -> None:
+    if envoy.kind not in Envoy.Kind.values:
+        raise InvalidEnvoyError(
+            f"{envoy.kind!r} is no kind of envoy: there are {', '.join(Envoy.Kind.values)}"
+        )
     if envoy.bucket and (not BUCKET_NAME.fullmatch(envoy.bucket) or ".." in envoy.bucket):
         raise InvalidEnvoyError(
             f"{envoy.bucket!r} cannot be a bucket: it has 3 to 63 lower-case letters, digits,"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from federated.benefit import benefit_report
 from federated.cohorts import check_envoy, find_envoys, read_admissions
+from federated.commands import refusals
 from federated.datasets import ClientDataset, build_dataset
-from federated.errors import FederatedError
-from federated.features import feature_schema
 from federated.plan import (
     add_run_arguments,
     local_training_of,
     make_plan,
     strategy_parameters_of,
 )
+from federated.schemas import feature_schema
 from federated.simulation import simulate
 from federated.targets import target_named
 
@@ -37,7 +37,7 @@ def main() -> None:
     add_run_arguments(parser)
     parser.add_argument("--no-report", action="store_true", help="train, and compare with nothing")
     options = parser.parse_args()
-    try:
+    with refusals("federated"):
         plan = make_plan(
             target=options.target,
             network=options.network,
@@ -64,8 +64,6 @@ def main() -> None:
                 seed=options.seed,
             )
             output |= report.to_json()
-    except FederatedError as error:
-        sys.exit(f"federated: {error}")
     json.dump(output, sys.stdout, indent=2)
     sys.stdout.write("\n")
 

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from federated.__main__ import read_datasets
 from federated.attacks import attack_by, attacks
+from federated.commands import output_file, refusals
 from federated.datasets import ClientDataset
-from federated.errors import FederatedError, NotFiniteError
+from federated.errors import InvalidPlanError, NotFiniteError
 from federated.features import TEST
 from federated.metrics import measure
 from federated.plan import TrainingPlan, make_plan
@@ -81,14 +82,28 @@ def run_trials(
     target: str,
     num_rounds: int,
     seed: int,
-    num_attackers: int = NUM_ATTACKERS,
+    num_attackers: int | None = None,
     num_processes: int | None = None,
 ) -> list[Trial]:
-    """Every strategy, first alone and then with each attack by each of the largest hospitals."""
+    """Every strategy, first alone and then with each attack by each of the largest hospitals.
+
+    Args:
+        num_attackers: how many hospitals; by default five, or all where they are fewer.
+    Raises:
+        InvalidPlanError: there are not as many hospitals, or the plan cannot be carried out.
+        TooFewUpdatesError: fewer take part than a robust strategy needs.
+    """
+    plans = [make_plan(target=target, strategy=s, num_rounds=num_rounds) for s in STRATEGIES]
+    if num_attackers is None:
+        num_attackers = min(NUM_ATTACKERS, len(datasets))
+    if not 1 <= num_attackers <= len(datasets):
+        raise InvalidPlanError(
+            f"of {len(datasets)} hospitals, 1 to {len(datasets)} can be the bad one in turn,"
+            f" not {num_attackers}"
+        )
     by_size = sorted(datasets, key=lambda name: (-datasets[name].num_examples, name))
     cases = [(NO_ATTACK, "")]
     cases += [(attack, name) for attack in attacks() for name in by_size[:num_attackers]]
-    plans = [make_plan(target=target, strategy=s, num_rounds=num_rounds) for s in STRATEGIES]
     trials = [(plan, attack, attacker, seed) for plan in plans for attack, attacker in cases]
     show = partial(tqdm, desc="Training", total=len(trials), leave=False, disable=None)
     if num_processes == 1:
@@ -124,6 +139,9 @@ def table(trials: list[Trial]) -> str:
             found = list(moves(trials, strategy, attack).values())
             known = [move for move in found if move is not None]
             broken = len(known) < len(found)
+            if honest is None:
+                line += f"{'–':>13}"
+                continue
             line += f"{'no model' if broken else f'{max(known, key=abs):+.4f}':>13}"
         lines.append(line)
     return "\n".join(lines)
@@ -135,10 +153,14 @@ def main() -> None:
     parser.add_argument("--target", default="readmitted_30d")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--attackers", type=int, default=NUM_ATTACKERS)
-    parser.add_argument("--json", type=Path, help="write every trial to this file")
+    parser.add_argument(
+        "--attackers",
+        type=int,
+        help=f"how many of the largest hospitals are the bad one in turn; {NUM_ATTACKERS} or all",
+    )
+    parser.add_argument("--json", type=output_file, help="write every trial to this file")
     options = parser.parse_args()
-    try:
+    with refusals("attack"):
         datasets = read_datasets(options.data, options.target)
         trials = run_trials(
             datasets,
@@ -148,11 +170,10 @@ def main() -> None:
             num_attackers=options.attackers,
             num_processes=os.cpu_count(),
         )
-    except FederatedError as error:
-        sys.exit(f"attack: {error}")
+    num_attackers = len({trial.attacker for trial in trials if trial.attack != NO_ATTACK})
     sys.stdout.write(
         f"AUROC of {options.target} on all test patients; under each attack, the largest move of"
-        f" any of the {options.attackers} largest hospitals as the bad one\n{table(trials)}\n"
+        f" any of the {num_attackers} largest hospitals as the bad one\n{table(trials)}\n"
     )
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=2) + "\n")

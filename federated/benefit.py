@@ -3,165 +3,87 @@ there, and one of all rows pooled.
 
 All five are scored on the same held-out patients. All rows are here, so that scores are exact;
 intervals resample patients, and the models that are compared see the same resamples.
+
+A `BenefitReport` holds nothing that may not be shown: of a hospital with under 10 test patients no
+figure, and such hospitals count in those of all together as `scored_rows.told_together` has it.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federated.calibration import CalibrationLine, calibration_lines, reliability_curve
+from federated.assessment import Assessment, assess
+from federated.calibration import brier_scores
 from federated.choosing import Choice, choose_model
-from federated.classification import confusion_matrix, macro_f1
 from federated.datasets import ClientDataset, concatenate
-from federated.features import TEST, TRAIN, VALIDATION, FeatureSchema, feature_schema
-from federated.histograms import PooledFigure, pooled_ranking, score_histograms
-from federated.intervals import Interval, auroc_statistic, in_words, resample
-from federated.metrics import UNDEFINED, Metrics, mean_of, measure, scored_classes
+from federated.features import TEST, TRAIN, VALIDATION
+from federated.intervals import (
+    TOO_FEW,
+    Interval,
+    Resampled,
+    Statistic,
+    auprc_statistic,
+    auroc_statistic,
+    in_words,
+    mean_statistic,
+    resample,
+)
+from federated.metrics import Metrics, mean_of
 from federated.params import Params
 from federated.plan import TrainingPlan
-from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
+from federated.scored_rows import Probabilities, ScoredRows, join, score_rows, told_together
 from federated.simulation import SimulationResult, simulate
 from federated.strategies import StrategyParameters
-from federated.subgroups import (
-    AGE_BANDS,
-    UNKNOWN,
-    SubgroupFigures,
-    age_bands,
-    ages_of,
-    by_subgroup,
-    sexes_of,
-)
-from federated.suppression import MIN_PATIENTS, SuppressedTable, suppress
+from federated.suppression import suppress
 from federated.targets import target_named
 
 MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
-SEXES = ("female", "male", UNKNOWN)
+FIGURES = ("auroc", "auprc", "accuracy", "brier")
 NUM_BANDS = 3
 NUM_RESAMPLES = 500
 
-Probabilities = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ScoredRows:
-    """Held-out rows and what each model makes of them; a model that there is not is left out.
-
-    Attributes:
-        labels, patients, age_bands, sexes: (num_rows,); rows of one patient share a number.
-        probabilities: by model, (num_rows, num_classes).
-    """
-
-    labels: NDArray[np.int8]
-    patients: NDArray[np.int32]
-    age_bands: NDArray[np.str_]
-    sexes: NDArray[np.str_]
-    probabilities: dict[str, Probabilities]
-
-    @property
-    def num_patients(self) -> int:
-        return len(np.unique(self.patients))
-
-    def measure(self, model: str) -> Metrics:
-        if model not in self.probabilities:
-            return UNDEFINED
-        return measure(self.labels, self.probabilities[model])
+Intervals = dict[str, dict[str, Interval | None]]  # by figure, then by model
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How sure the models' AUROC are, what the global one adds to local ones, and fine-tuning to it.
+    """How sure the models' figures are, what the global one adds to local ones, fine-tuning to it.
 
     Attributes:
-        num_patients: that the models are compared on; under 10, nothing of them may be shown.
-        intervals: of each model's AUROC; None where there is no model or too few patients.
-        difference: global minus local on the same resamples.
+        num_patients: that the models are compared on; None where they are under 10.
+        intervals: None where there is no model, too few patients, or a figure is not shown.
+        difference: of the AUROC, global minus local, on the same resamples.
         sentence: the difference in words.
         fine_tuned_difference: fine-tuned minus global.
-        fine_tuned_sentence: that in words; empty where there is no fine-tuned model.
+        fine_tuned_sentence: that in words; empty where nobody has a fine-tuned model.
     """
 
-    num_patients: int
-    intervals: dict[str, Interval | None]
+    num_patients: int | None
+    intervals: Intervals
     difference: Interval | None
     sentence: str
     fine_tuned_difference: Interval | None
     fine_tuned_sentence: str
 
     def to_json(self) -> dict[str, Any]:
+        plain = {
+            figure: {model: _plain(interval) for model, interval in of_models.items()}
+            for figure, of_models in self.intervals.items()
+        }
         return {
-            "has_enough_patients": self.num_patients >= MIN_PATIENTS,
-            "intervals": {model: _plain(self.intervals[model]) for model in MODELS},
+            "num_patients": self.num_patients,
+            "has_enough_patients": self.num_patients is not None,
+            "intervals": plain.pop("auroc"),
+            "other_intervals": plain,
             "difference": _plain(self.difference),
             "sentence": self.sentence,
             "fine_tuned_difference": _plain(self.fine_tuned_difference),
             "fine_tuned_sentence": self.fine_tuned_sentence,
-        }
-
-
-@dataclass(frozen=True)
-class ShownBin:
-    """A bin of a reliability curve; None where one of its outcomes is too rare to be shown."""
-
-    predicted: float
-    observed: float | None
-    num_admissions: int | None
-
-    def to_json(self) -> dict[str, float | None]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """The global model on all test patients, as it may be shown.
-
-    Attributes:
-        auroc, auprc: from the score histograms that hospitals would release.
-        lines, curves: calibration by class; of two classes the second's alone.
-        confusion: patients by class (rows) and predicted class (columns); a patient with
-            admissions in several cells counts in each.
-        macro_f1: over admissions.
-        subgroups: by "age" and "sex", then by the group's name.
-    """
-
-    auroc: PooledFigure | None
-    auprc: PooledFigure | None
-    lines: dict[str, CalibrationLine | None]
-    curves: dict[str, list[ShownBin]]
-    classes: tuple[str, ...]
-    confusion: SuppressedTable
-    macro_f1: float | None
-    subgroups: dict[str, dict[str, SubgroupFigures]]
-
-    def to_json(self) -> dict[str, Any]:
-        def binned(figure: PooledFigure | None) -> dict[str, float] | None:
-            if figure is None:
-                return None
-            return {"value": figure.value, "low": figure.low, "high": figure.high}
-
-        nothing = dict.fromkeys(("slope", "intercept", "in_the_large"))
-        return {
-            "from_histograms": {"auroc": binned(self.auroc), "auprc": binned(self.auprc)},
-            "calibration": [
-                {
-                    "class": name,
-                    **(line.to_json() if line else nothing),
-                    "curve": [shown.to_json() for shown in self.curves[name]],
-                }
-                for name, line in self.lines.items()
-            ],
-            "confusion": {
-                "classes": list(self.classes),
-                **asdict(self.confusion),
-                "macro_f1": self.macro_f1,
-            },
-            "subgroups": {
-                kind: [{"name": name, **figures.to_json()} for name, figures in groups.items()]
-                for kind, groups in self.subgroups.items()
-            },
         }
 
 
@@ -174,6 +96,9 @@ class BenefitReport:
     """Figures per model: over all test patients, the mean of the hospitals', and each one's.
 
     Attributes:
+        pooled_test: a figure only of a model that every hospital with test patients has.
+        mean_of_envoys: of the hospitals whose figures are shown.
+        num_examples: trained on, by hospital; for what is of the hospital itself.
         validation: by hospital, its validation rows scored by the models that it could use.
         local_models: by hospital, what it makes alone.
     """
@@ -181,7 +106,7 @@ class BenefitReport:
     pooled_test: dict[str, Metrics]
     mean_of_envoys: dict[str, Metrics]
     envoys: dict[str, dict[str, Metrics]]
-    num_examples: dict[str, int]
+    num_examples: dict[str, int] = field(repr=False)
     pooled_gain: Gain
     gains: dict[str, Gain]
     assessment: Assessment
@@ -204,25 +129,25 @@ class BenefitReport:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """What everybody may read: counts under 10 are None, and others that would tell them."""
+
         def plain(figures: dict[str, Metrics]) -> dict[str, Any]:
             return {model: figures[model].to_json() for model in MODELS}
 
-        names = sorted(self.gains)
-        patients = suppress(np.array([self.gains[name].num_patients for name in names], np.int64))
+        names = sorted(self.envoys)
+        examples = suppress(np.array([self.num_examples[name] for name in names], np.int64))
         return {
+            "num_examples": examples.total,
             "pooled_test": plain(self.pooled_test),
             "mean_of_envoys": plain(self.mean_of_envoys),
             "envoys": [
-                {"name": name, "num_examples": self.num_examples[name], **plain(figures)}
-                for name, figures in sorted(self.envoys.items())
+                {"name": name, "num_examples": shown, **plain(self.envoys[name])}
+                for name, shown in zip(names, examples.cells, strict=True)
             ],
             "benefit": {
                 "num_resamples": NUM_RESAMPLES,
-                "pooled_test": {"num_patients": patients.total, **self.pooled_gain.to_json()},
-                "envoys": [
-                    {"name": name, "num_patients": shown, **self.gains[name].to_json()}
-                    for name, shown in zip(names, patients.cells, strict=True)
-                ],
+                "pooled_test": self.pooled_gain.to_json(),
+                "envoys": [{"name": name, **self.gains[name].to_json()} for name in names],
             },
             **self.assessment.to_json(),
         }
@@ -292,218 +217,116 @@ def benefit_report(
             models["local"] = (local_models[name].params, local_models[name].scaling)
         return models
 
-    def scored_by(
-        models: Mapping[str, tuple[Params, FeatureScaling]], name: str, split: int
-    ) -> ScoredRows:
+    def test_rows(name: str) -> ScoredRows:
         dataset = datasets[name]
-        rows = dataset.rows(split)
-        probabilities = {
-            model: predict_rows(params, scaling, dataset, rows)
-            for model, (params, scaling) in models.items()
-        }
-        if split == TEST:
-            probabilities["rule_of_thumb"] = frequencies[dataset.bands[rows]]
-        return _scored_rows(dataset, rows, schema, probabilities)
+        everywhere = {"pooled": (pooled.params, pooled.scaling)}
+        rows = score_rows(dataset, TEST, schema, models_at(name) | everywhere)
+        by_rule = frequencies[dataset.bands[dataset.rows(TEST)]]
+        return replace(rows, probabilities=rows.probabilities | {"rule_of_thumb": by_rule})
 
     schema = feature_schema(plan.target)
-    everywhere = {"pooled": (pooled.params, pooled.scaling)}
-    scored = {
-        name: scored_by(models_at(name) | everywhere, name, TEST) for name in sorted(datasets)
-    }
-    envoys = {
-        name: {model: rows.measure(model) for model in MODELS} for name, rows in scored.items()
-    }
+    scored = {name: test_rows(name) for name in sorted(datasets)}
+    together = join(list(told_together(scored).values()))
+    envoys = {name: _measured(rows) for name, rows in scored.items()}
     return BenefitReport(
-        pooled_test={model: _join(_having(model, scored)).measure(model) for model in MODELS},
+        pooled_test=_measured(together),
         mean_of_envoys={
             model: mean_of([figures[model] for figures in envoys.values()]) for model in MODELS
         },
         envoys=envoys,
         num_examples={name: datasets[name].num_examples for name in datasets},
-        pooled_gain=_pooled_gain(scored, seed=str(seed)),
+        pooled_gain=gain_of(
+            together,
+            seed=str(seed),
+            other="the hospitals' own",
+            without="not every hospital has such a model",
+            is_tuned=any("fine_tuned" in rows.probabilities for rows in scored.values()),
+        ),
         gains={name: gain_of(rows, seed=f"{seed}:{name}") for name, rows in scored.items()},
-        assessment=assess(scored, target_named(plan.target).classes),
+        assessment=assess(scored, target_named(plan.target).classes, seed=str(seed)),
         validation={
-            name: scored_by(models_at(name), name, VALIDATION) for name in sorted(datasets)
+            name: score_rows(datasets[name], VALIDATION, schema, models_at(name))
+            for name in sorted(datasets)
         },
         local_models=local_models,
         seed=seed,
     )
 
 
-def _having(model: str, hospitals: Mapping[str, ScoredRows]) -> list[ScoredRows]:
-    """A local or fine-tuned model is judged on the patients of the hospitals that have one."""
-    return [rows for rows in hospitals.values() if model in rows.probabilities]
+def _measured(rows: ScoredRows) -> dict[str, Metrics]:
+    return {model: rows.measure(model) for model in MODELS}
 
 
-def _scored_rows(
-    dataset: ClientDataset,
-    rows: NDArray[np.int64],
-    schema: FeatureSchema,
-    probabilities: dict[str, Probabilities],
-) -> ScoredRows:
-    return ScoredRows(
-        labels=dataset.labels[rows],
-        patients=dataset.patients[rows],
-        age_bands=age_bands(ages_of(dataset, rows, schema)),
-        sexes=sexes_of(dataset, rows, schema),
-        probabilities=probabilities,
-    )
-
-
-def _join(hospitals: Sequence[ScoredRows]) -> ScoredRows:
-    """All hospitals' rows, with the models that all of them have.
-
-    A patient seen by two hospitals counts as two: nobody can tell they are one.
-    """
-    if not hospitals:
-        empty = np.empty(0, "<U1")
-        return ScoredRows(np.empty(0, np.int8), np.empty(0, np.int32), empty, empty, {})
-    starts = np.cumsum([0, *(int(part.patients.max(initial=-1)) + 1 for part in hospitals)])
-    return ScoredRows(
-        labels=np.concatenate([part.labels for part in hospitals]),
-        patients=np.concatenate(
-            [part.patients + start for part, start in zip(hospitals, starts[:-1], strict=True)]
-        ),
-        age_bands=np.concatenate([part.age_bands for part in hospitals]),
-        sexes=np.concatenate([part.sexes for part in hospitals]),
-        probabilities={
-            model: np.concatenate([part.probabilities[model] for part in hospitals])
-            for model in MODELS
-            if all(model in part.probabilities for part in hospitals)
-        },
-    )
-
-
-def gain_of(rows: ScoredRows, *, seed: str, other: str = "this hospital's own") -> Gain:
+def gain_of(
+    rows: ScoredRows,
+    *,
+    seed: str,
+    other: str = "this hospital's own",
+    without: str = "it has no such model",
+    is_tuned: bool | None = None,
+) -> Gain:
     """The intervals of every model there is, and of global minus local where there are both.
 
     Args:
         seed: of the resamples, which all models share; of each hospital another.
-        other: what the sentence calls the local models.
+        other: what the sentences call the local models.
+        without: why there is no difference to a model that there is not.
+        is_tuned: whether to speak of fine-tuning; by default where there is such a model.
     """
-    enough = rows.num_patients >= MIN_PATIENTS
+    models = rows.probabilities if rows.has_enough_patients else {}
     drawn = resample(
         {
-            model: auroc_statistic(rows.labels, probabilities)
-            for model, probabilities in rows.probabilities.items()
-            if enough
+            (figure, model): statistic
+            for model, probabilities in models.items()
+            for figure, statistic in _statistics(rows.labels, probabilities).items()
         },
         rows.patients,
         num_resamples=NUM_RESAMPLES,
         seed=seed,
     )
-    difference = (drawn["global"] - drawn["local"]).interval() if "local" in drawn else None
-    is_tuned = "fine_tuned" in rows.probabilities
-    tuning = (drawn["fine_tuned"] - drawn["global"]).interval() if is_tuned and enough else None
+
+    def compared(model: str, base: str) -> tuple[Interval | None, str]:
+        """The difference, or else why there is none."""
+        if not models:
+            return None, TOO_FEW
+        if model not in models or base not in models:
+            return None, without
+        difference: Resampled = drawn["auroc", model] - drawn["auroc", base]
+        if not np.isfinite(difference.estimate):
+            return None, "not every outcome occurs among the test patients"
+        return difference.interval(), "too few patients have one of the outcomes"
+
+    difference, because = compared("global", "local")
+    tuning, no_tuning_because = compared("fine_tuned", "global")
+    if is_tuned is None:
+        is_tuned = "fine_tuned" in rows.probabilities
     return Gain(
-        num_patients=rows.num_patients,
-        intervals={model: drawn[model].interval() if model in drawn else None for model in MODELS},
+        num_patients=rows.num_patients if rows.has_enough_patients else None,
+        intervals={
+            figure: {
+                model: drawn[figure, model].interval() if model in models else None
+                for model in MODELS
+            }
+            for figure in FIGURES
+        },
         difference=difference,
-        sentence=in_words(difference, other=other),
+        sentence=in_words(difference, other=other, because=because),
         fine_tuned_difference=tuning,
-        fine_tuned_sentence=in_words(tuning, model="The fine-tuned model", other="the global one")
+        fine_tuned_sentence=in_words(
+            tuning,
+            model="The fine-tuned model",
+            other="the global one",
+            because=no_tuning_because,
+        )
         if is_tuned
         else "",
     )
 
 
-def _pooled_gain(hospitals: Mapping[str, ScoredRows], *, seed: str) -> Gain:
-    """Of all hospitals; a difference of those that have both models."""
-    having = {
-        model: tuple(name for name, rows in hospitals.items() if model in rows.probabilities)
-        for model in MODELS
+def _statistics(labels: NDArray[np.int8], probabilities: Probabilities) -> dict[str, Statistic]:
+    return {
+        "auroc": auroc_statistic(labels, probabilities),
+        "auprc": auprc_statistic(labels, probabilities),
+        "accuracy": mean_statistic((probabilities.argmax(axis=1) == labels).astype(np.float64)),
+        "brier": mean_statistic(brier_scores(labels, probabilities)),
     }
-    gains = {
-        names: gain_of(
-            _join([hospitals[name] for name in names]), seed=seed, other="the hospitals' own"
-        )
-        for names in sorted(set(having.values()))
-    }
-    of_local, of_tuned = gains[having["local"]], gains[having["fine_tuned"]]
-    return replace(
-        of_local,
-        num_patients=gains[having["global"]].num_patients,
-        intervals={model: gains[having[model]].intervals[model] for model in MODELS},
-        fine_tuned_difference=of_tuned.fine_tuned_difference,
-        fine_tuned_sentence=of_tuned.fine_tuned_sentence,
-    )
-
-
-def assess(hospitals: Mapping[str, ScoredRows], classes: tuple[str, ...]) -> Assessment:
-    """The global model on the test patients of all hospitals; little is shown of under 10.
-
-    Args:
-        hospitals: by name, each with the global model's probabilities.
-        classes: the names of the classes, by label.
-    """
-    rows = _join(list(hospitals.values()))
-    probabilities, ranked = rows.probabilities["global"], scored_classes(len(classes))
-    enough = rows.num_patients >= MIN_PATIENTS
-    ranking = pooled_ranking(
-        [
-            score_histograms(part.labels, part.probabilities["global"], part.patients)
-            for part in hospitals.values()
-        ]
-    )
-    predicted = probabilities.argmax(axis=1)
-    people = np.unique(np.stack([rows.patients, rows.labels, predicted]), axis=1)
-    counts = confusion_matrix(people[1], people[2], num_classes=len(classes))
-    confusion = confusion_matrix(rows.labels, predicted, num_classes=len(classes))
-    lines = calibration_lines(rows.labels, probabilities)
-    table = suppress(counts)
-    return Assessment(
-        auroc=ranking.auroc,
-        auprc=ranking.auprc,
-        lines={
-            classes[cls]: line if enough else None for cls, line in zip(ranked, lines, strict=True)
-        },
-        curves={
-            classes[cls]: shown_curve(rows.labels == cls, probabilities[:, cls], rows.patients)
-            for cls in ranked
-        },
-        classes=classes,
-        confusion=table,
-        # With the margins, it would tell the hidden counts.
-        macro_f1=None if _hides_a_cell(table) else macro_f1(confusion),
-        subgroups={
-            "age": _in_order(rows, rows.age_bands, (*AGE_BANDS, UNKNOWN)),
-            "sex": _in_order(rows, rows.sexes, SEXES),
-        },
-    )
-
-
-def _hides_a_cell(table: SuppressedTable) -> bool:
-    return any(count is None for row in table.cells for count in row)
-
-
-def _in_order(
-    rows: ScoredRows, groups: NDArray[np.str_], names: tuple[str, ...]
-) -> dict[str, SubgroupFigures]:
-    found = by_subgroup(rows.labels, rows.probabilities["global"], rows.patients, groups)
-    return {name: found[name] for name in names if name in found}
-
-
-def shown_curve(
-    is_positive: NDArray[np.bool_],
-    probabilities: Probabilities,
-    patients: NDArray[np.int32],
-) -> list[ShownBin]:
-    """The reliability curve without the bins that would tell of under 10 outcomes.
-
-    All arrays (num_rows,). Of a bin of 100 with 3 %, everybody can work out the 3.
-    """
-    curve = reliability_curve(is_positive, probabilities, patients)
-    if not curve:
-        return []
-    totals = np.array([each.num_rows for each in curve], np.int64)
-    positives = np.rint([each.observed * each.num_rows for each in curve]).astype(np.int64)
-    table = suppress(np.stack([totals - positives, positives], axis=1))
-    return [
-        ShownBin(
-            predicted=each.predicted,
-            observed=None if None in (*cells, total) else each.observed,
-            num_admissions=total,
-        )
-        for each, cells, total in zip(curve, table.cells, table.row_totals, strict=True)
-    ]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from federated.histograms import logits_of, merge_small_bins
 from federated.intervals import Figures, Statistic, Weights
-from federated.metrics import Labels, Patients, Probabilities, scored_classes
+from federated.metrics import Labels, Patients, Probabilities
 
 MAX_STEPS = 50
 MAX_HALVINGS = 30
@@ -55,28 +55,25 @@ def calibration_line(
     return CalibrationLine(float(line[1]), float(line[0]), float(level[0]))
 
 
-def calibration_lines(
-    labels: Labels, probabilities: Probabilities
-) -> tuple[CalibrationLine | None, ...]:
-    """A line per class against the rest; for two classes, of the second.
-
-    Args:
-        labels: (num_rows,), from 0.
-        probabilities: (num_rows, num_classes).
-    """
-    return tuple(
-        calibration_line(labels == cls, probabilities[:, cls])
-        for cls in scored_classes(probabilities.shape[1])
-    )
-
-
 def slope_statistic(
     is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating]
 ) -> Statistic:
-    """The calibration slope of one class, to be resampled; both (num_rows,).
+    """The calibration slope of one class, to be resampled; both (num_rows,)."""
+    return _coefficient_statistic(is_positive, probabilities, place=1)
 
-    Newton's method starts where the rows as they are have their best line, and stops a thousandth
-    from the resample's.
+
+def intercept_statistic(
+    is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating]
+) -> Statistic:
+    """The intercept of the line with that slope, likewise."""
+    return _coefficient_statistic(is_positive, probabilities, place=0)
+
+
+def _coefficient_statistic(
+    is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating], *, place: int
+) -> Statistic:
+    """Newton's method starts where the rows as they are have their best line, and stops a
+    thousandth from the resample's.
     """
     logits = logits_of(probabilities)
     line = calibration_line(is_positive, probabilities)
@@ -85,7 +82,7 @@ def slope_statistic(
     inputs = np.vstack([np.ones_like(logits), logits])
     start = np.array([line.intercept, line.slope])
 
-    def slope(weights: Weights) -> Figures:
+    def coefficient(weights: Weights) -> Figures:
         coefficients = np.tile(start, (len(weights), 1))
         for _ in range(MAX_STEPS):
             step = _newton_step(inputs, is_positive, coefficients @ inputs, weights)
@@ -93,9 +90,9 @@ def slope_statistic(
             # Convergence is quadratic: after a step of 0.01 the next is about 0.0001.
             if not (np.abs(step) > 0.01).any():
                 break
-        return np.where((np.abs(step) > 0.01).any(axis=1), np.nan, coefficients[:, 1])
+        return np.where((np.abs(step) > 0.01).any(axis=1), np.nan, coefficients[:, place])
 
-    return slope
+    return coefficient
 
 
 def _has_best_line(is_positive: NDArray[np.bool_], logits: NDArray[np.float64]) -> bool:
@@ -210,7 +207,8 @@ def _newton_step(
     hessian = (weights * predicted * (1 - predicted)) @ pairs.T
     hessian = hessian.reshape(-1, num_inputs, num_inputs)
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
-    solvable = np.linalg.det(hessian) > 1e-9 * diagonal.prod(axis=1)
+    with np.errstate(invalid="ignore"):  # of a sample that has run away before
+        solvable = np.linalg.det(hessian) > 1e-9 * diagonal.prod(axis=1)
     step = np.full_like(gradient, np.nan)
     right_side = gradient[solvable][:, :, np.newaxis]
     step[solvable] = np.linalg.solve(hessian[solvable], right_side)[:, :, 0]

@@ -1,4 +1,4 @@
-"""Which of a hospital's codes are unknown, retired or suspicious: of codes, never of patients.
+"""Which of a hospital's codes are unknown, retired or suspicious, and how many patients have them.
 
 Only what the public tables show is said. A code that is right for nobody can be told from them; a
 code that is wrong for this patient cannot, but for sex and age:
@@ -10,9 +10,11 @@ code that is wrong for this patient cannot, but for sex and age:
                  newborn, at an adult
 
 The tables tell retired from misspelt for ICD-10-CM codes retired since 2024 only, so both are one
-kind. They do not mark codes by sex: categories are taken by the headings of ICD-10-CM under which
-they stand, and a code counts as of a sex or of newborns where all codes that it has been divided
-into do. Perinatal codes may be right in later life: suspicious is not wrong.
+kind. They do not mark codes by sex: categories are taken from a list that does, and a code counts as
+of a sex or of newborns where all codes that it has been divided into do. Perinatal codes may be
+right in later life: suspicious is not wrong.
+
+The report is the hospital's. `seen_from_outside` is what may be shown to others.
 """
 
 from collections.abc import Iterable
@@ -24,22 +26,44 @@ from typing import Any
 from federated import icd
 from federated.cohorts import AdmissionRecord
 from federated.icd import CodeStatus
-from federated.suppression import MIN_PATIENTS
+from federated.small_counts import MIN_PATIENTS
 
 MOST_SHOWN = 20  # codes of a kind; all are counted
 ADULT_YEARS = 18
 
-# First and last category of each heading.
+# First and last category of each run of categories all of whose codes are of one sex: those of CMS,
+# "Definitions of Medicare Code Edits" v37 (FY2020), sections 5A, "Diagnoses for females only", and
+# 5C, "Diagnoses for males only". Categories that hold codes of either sex, as C50, Z30 or R97, are
+# left out.
 _OF_WOMEN = (
+    ("A34", "A34"),
     ("C51", "C58"),
+    ("D06", "D06"),
     ("D25", "D28"),
+    ("D39", "D39"),
+    ("E28", "E28"),
+    ("F53", "F53"),
     ("N70", "N77"),
     ("N80", "N98"),
     ("O00", "O9A"),
     ("Q50", "Q52"),
+    ("Q96", "Q97"),
+    ("R87", "R87"),
+    ("Y76", "Y76"),
     ("Z33", "Z34"),
+    ("Z36", "Z37"),
+    ("Z39", "Z39"),
+    ("Z3A", "Z3A"),
 )
-_OF_MEN = (("C60", "C63"), ("N40", "N53"), ("Q53", "Q55"))
+_OF_MEN = (
+    ("C60", "C63"),
+    ("D29", "D29"),
+    ("D40", "D40"),
+    ("E29", "E29"),
+    ("N40", "N53"),
+    ("Q53", "Q55"),
+    ("R86", "R86"),
+)
 _OF_NEWBORNS = (("P00", "P96"), ("Z38", "Z38"))
 
 
@@ -60,12 +84,18 @@ class CodeKind(Enum):
 
 @dataclass(frozen=True)
 class OddCode:
-    """A code and how many patients have it that way; None where they are fewer than ten."""
+    """A code and how many patients have it that way.
+
+    Attributes:
+        title: of its own version, else of the other; empty where neither has one.
+        is_listed: whether a public list has it. Of another, nobody knows what its text says.
+    """
 
     code: str
     icd_version: int
     title: str
-    num_patients: int | None
+    is_listed: bool
+    num_patients: int
 
 
 @dataclass(frozen=True)
@@ -105,12 +135,15 @@ def kinds_of(code: str, icd_version: int) -> tuple[CodeKind, ...]:
         return ()
     if status is CodeStatus.NON_LEAF:
         return (CodeKind.UNSPECIFIC,)
-    other = 9 if icd_version == 10 else 10
-    if icd.code_status(code, other) in (CodeStatus.LEAF, CodeStatus.NON_LEAF):
+    if icd.code_status(code, _other(icd_version)) in (CodeStatus.LEAF, CodeStatus.NON_LEAF):
         return (CodeKind.OTHER_VERSION,)
     if status is CodeStatus.RETIRED_OR_UNKNOWN:
         return (CodeKind.RETIRED,)
     return (CodeKind.UNKNOWN,)
+
+
+def _other(icd_version: int) -> int:
+    return 9 if icd_version == 10 else 10
 
 
 @lru_cache(maxsize=8192)
@@ -164,11 +197,10 @@ class CodeCounts:
             self._patients[kind, version, code] = (number + 1, subject_id)
 
     def report(self) -> CodeReport:
-        """What may be shown; the order of rare codes says nothing of how often they occur."""
+        """What the hospital sees; the order of rare codes says nothing of how often they occur."""
         found: dict[CodeKind, list[OddCode]] = {kind: [] for kind in CodeKind}
         for (kind, version, code), (number, _) in self._patients.items():
-            shown = number if number >= MIN_PATIENTS else None
-            found[kind].append(OddCode(code, version, icd.title_of(code, version) or "", shown))
+            found[kind].append(_odd_code(code, version, number))
         return CodeReport(
             num_codes=len(self._codes),
             kinds=tuple(
@@ -178,8 +210,47 @@ class CodeCounts:
         )
 
 
+def _odd_code(code: str, icd_version: int, num_patients: int) -> OddCode:
+    versions = (icd_version, _other(icd_version))
+    titles = [icd.title_of(code, version) for version in versions]
+    statuses = [icd.code_status(code, version) for version in versions]
+    return OddCode(
+        code,
+        icd_version,
+        title=next((title for title in titles if title), ""),
+        is_listed=any(titles) or CodeStatus.LEAF in statuses or CodeStatus.NON_LEAF in statuses,
+        num_patients=num_patients,
+    )
+
+
 def _order(odd: OddCode) -> tuple[int, int, str]:
-    return (-(odd.num_patients or 0), odd.icd_version, odd.code)
+    number = odd.num_patients if odd.num_patients >= MIN_PATIENTS else 0
+    return (-number, odd.icd_version, odd.code)
+
+
+def seen_from_outside(kinds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What whoever may not read the hospital's patients sees of `OddCodes` as JSON.
+
+    A count under ten is None. A code that no list has loses its text, which may be anything, a name
+    too, and is left out where its count is hidden as well.
+    """
+    return [
+        {**kind, "codes": [odd for code in kind["codes"] if (odd := _from_outside(code))]}
+        for kind in kinds
+    ]
+
+
+def _from_outside(odd: dict[str, Any]) -> dict[str, Any] | None:
+    is_listed = odd.get("is_listed", False)  # older reports do not say
+    number = odd["num_patients"] or 0
+    if not is_listed and number < MIN_PATIENTS:
+        return None
+    return {
+        **odd,
+        "code": odd["code"] if is_listed else "",
+        "is_listed": is_listed,
+        "num_patients": number if number >= MIN_PATIENTS else None,
+    }
 
 
 def code_report(records: Iterable[AdmissionRecord]) -> CodeReport:

@@ -162,6 +162,7 @@ class DatasetSource:
         schema: the inputs of a target.
         freeze: envoy id, id of the user who asked or None → id of the snapshot, whose export has
             been enqueued.
+        export: snapshot id → nothing; a worker writes the rows to the hospital's storage.
         build: snapshot id, target, a sign of life to give now and then → its examples. Raises
             what the storage raises.
         count_labelled_patients: envoy id, target, where to stop counting or None → patients with
@@ -170,6 +171,7 @@ class DatasetSource:
 
     schema: Callable[[str], FeatureSchema]
     freeze: Callable[[int, int | None], int]
+    export: Callable[[int], None]
     build: Callable[[int, str, Callable[[], None]], ClientDataset]
     count_labelled_patients: Callable[[int, str, int | None], int]
 

@@ -8,7 +8,7 @@ the public code list, so an index means the same everywhere; the schema's hash p
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -46,26 +46,17 @@ def split_of(subject_id: str) -> int:
 
 @dataclass(frozen=True)
 class FeatureSchema:
-    """Which inputs a study's model has, in which order."""
+    """Which inputs a study's model has, in which order; `schemas.feature_schema` makes it.
+
+    Attributes:
+        sparse_inputs: the name of each sparse index.
+        vocabulary_sha256: of what gives the inputs their meaning: a code list, a table of units.
+    """
 
     target: str
     numeric_inputs: tuple[str, ...]
+    sparse_inputs: tuple[str, ...] = field(repr=False)
     vocabulary_sha256: str
-
-    @cached_property
-    def sparse_inputs(self) -> tuple[str, ...]:
-        """The name of each sparse index."""
-        categories = icd.categories()
-        return (
-            *(f"code {category}" for category in categories),
-            *(f"primary code {category}" for category in categories),
-            *(f"chapter {chapter}" for chapter in icd.chapters()),
-            "ICD-9",
-            "ICD-10",
-            "female",
-            "male",
-            *(f"{name} unknown" for name in self.numeric_inputs),
-        )
 
     @cached_property
     def sparse_index(self) -> dict[str, int]:
@@ -81,12 +72,24 @@ class FeatureSchema:
 
 
 @cache
-def feature_schema(target_name: str) -> FeatureSchema:
-    """The schema of a target. Raises UnknownTargetError."""
+def admission_schema(target_name: str) -> FeatureSchema:
+    """The inputs of a target of admissions. Raises UnknownTargetError."""
     target = target_named(target_name)
+    numeric = tuple(name for name in NUMERIC_INPUTS if name not in target.excluded_inputs)
+    categories = icd.categories()
     return FeatureSchema(
         target=target.name,
-        numeric_inputs=tuple(n for n in NUMERIC_INPUTS if n not in target.excluded_inputs),
+        numeric_inputs=numeric,
+        sparse_inputs=(
+            *(f"code {category}" for category in categories),
+            *(f"primary code {category}" for category in categories),
+            *(f"chapter {chapter}" for chapter in icd.chapters()),
+            "ICD-9",
+            "ICD-10",
+            "female",
+            "male",
+            *(f"{name} unknown" for name in numeric),
+        ),
         vocabulary_sha256=icd.vocabulary_sha256(),
     )
 
@@ -141,14 +144,16 @@ def numeric_inputs_of(
 
 
 @dataclass(frozen=True)
-class EncodedAdmission:
+class EncodedExample:
+    """An admission, or a reading, as a model's input."""
+
     sparse: list[int]  # sorted indices
     numeric: list[float]  # NaN where not known
 
 
 def encode(
     records: Iterable[AdmissionRecord], schema: FeatureSchema, *, keeps_death_codes: bool = False
-) -> Iterator[tuple[AdmissionRecord, EncodedAdmission]]:
+) -> Iterator[tuple[AdmissionRecord, EncodedExample]]:
     """Encode admissions, sorted so that a patient's stand together in order of time.
 
     What happened later never becomes an input: only admissions before this one are counted.
@@ -170,4 +175,4 @@ def encode(
             for name, value in zip(schema.numeric_inputs, numeric, strict=True)
             if np.isnan(value)
         ]
-        yield record, EncodedAdmission(sparse, numeric)
+        yield record, EncodedExample(sparse, numeric)

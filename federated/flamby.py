@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from federated.aggregation import ClientUpdate
 from federated.architectures import initial_params
+from federated.commands import output_file, refusals
 from federated.datasets import ClientDataset, concatenate
-from federated.errors import FederatedError, UnreadableDatasetError
+from federated.errors import UnreadableDatasetError
 from federated.features import TEST, TRAIN
 from federated.local_training import train_locally, use_one_thread
 from federated.params import Params, add, under, zeros_like
@@ -523,10 +524,10 @@ def reproduced_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m federated.flamby", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the two CSV files")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--json", type=output_file, help="write the figures there too")
     options = parser.parse_args()
     use_one_thread()
-    try:
+    with refusals("federated.flamby"):
         by_inputs = {
             with_gaps: read_hospitals(options.data, with_gaps=with_gaps)
             for with_gaps in (False, True)
@@ -551,8 +552,6 @@ def main() -> None:
             _say(row.to_text())
             chosen = f"{recipe.network}, weight decay {recipe.weight_decay:g}"
             _say(f"{'':<30}chosen by cross-validated accuracy, {validated:.3f}: {chosen}")
-    except FederatedError as error:
-        sys.exit(f"federated.flamby: {error}")
     if options.json:
         report = {"seeds": SEEDS, "rows": [row.to_json() for row in rows], "own": own}
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -257,6 +257,15 @@ def pooled_ranking(hospitals: Sequence[tuple[ScoreHistogram, ...]]) -> PooledRan
     )
 
 
+def pooled_counts(histograms: Sequence[ScoreHistogram]) -> tuple[Figures, Figures]:
+    """Rows with a class and without it, of all hospitals, on the fixed bins (NUM_BINS,).
+
+    Spread as `pooled_ranking` says; all zero where no hospital released a bin.
+    """
+    positives, negatives = _spread(tuple(histograms))
+    return positives[0], negatives[0]
+
+
 @dataclass(frozen=True)
 class _Pooled:
     """One class of all hospitals on the fixed bins.

@@ -5,27 +5,29 @@ was admitted often would make every figure look surer than it is. A resample is 
 (how often its patient was drawn), so that no row is copied, and rows are sorted by score once.
 
 Two models scored on the same rows from the same seed see the same resamples: their difference is
-paired. Over several hospitals each resamples its own patients where the rows are, and sends
-resampled sums (here) or score histograms (`federated.histograms`).
+paired. Over several hospitals each resamples its own patients where the rows are, and sends score
+histograms (`federated.histograms`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federated.metrics import Labels, Patients, Probabilities, scored_classes
 from federated.seeds import rng_for
-from federated.suppression import MIN_PATIENTS
 
 NUM_RESAMPLES = 1000
 MIN_SHARE_DEFINED = 0.9  # of the resamples: below, too few patients carry the figure
+TOO_FEW = "too few patients"
 MAX_PLACES = 4  # a difference that rounds to zero there is none
 WEIGHTS_AT_ONCE = 2**18  # 2 MiB: stays in a processor's cache
 
 Figures = NDArray[np.float64]
 Weights = NDArray[np.float64]  # (num_samples, num_rows): how often each row counts
+Name = TypeVar("Name", bound=Hashable)  # of a statistic
 Statistic = Callable[[Weights], Figures]  # → (num_samples,), NaN where undefined
 
 
@@ -62,7 +64,8 @@ class Resampled:
 
         None where the figure is undefined on the rows, or on more than a tenth of the resamples
         (the others are left out): of three patients with the outcome, one resample in twenty
-        draws none.
+        draws none. Where resampling is biased (a patient drawn twice is two at the same score), the
+        figure may lie outside its percentiles: then the interval reaches as far as the figure.
         """
         drawn = self.figures[1:]
         known = drawn[np.isfinite(drawn)]
@@ -70,7 +73,7 @@ class Resampled:
         if not enough or not np.isfinite(self.estimate):
             return None
         low, high = np.percentile(known, [2.5, 97.5]).tolist()
-        return Interval(self.estimate, low, high)
+        return Interval(self.estimate, min(low, self.estimate), max(high, self.estimate))
 
 
 def sample_weights(patients: Patients, *, num_resamples: int, seed: int | str) -> Iterator[Weights]:
@@ -100,14 +103,14 @@ def sample_weights(patients: Patients, *, num_resamples: int, seed: int | str) -
 
 
 def resample(
-    statistics: Mapping[str, Statistic],
+    statistics: Mapping[Name, Statistic],
     patients: Patients,
     *,
     num_resamples: int = NUM_RESAMPLES,
     seed: int | str,
-) -> dict[str, Resampled]:
+) -> dict[Name, Resampled]:
     """Several statistics of the same rows (models, figures), on the same resamples."""
-    parts: dict[str, list[Figures]] = {name: [] for name in statistics}
+    parts: dict[Name, list[Figures]] = {name: [] for name in statistics}
     for weights in sample_weights(patients, num_resamples=num_resamples, seed=seed):
         for name, statistic in statistics.items():
             parts[name].append(statistic(weights))
@@ -214,45 +217,6 @@ def mean_statistic(values: NDArray[np.floating]) -> Statistic:
     return mean
 
 
-@dataclass(frozen=True)
-class ResampledSums:
-    """What a hospital sends of a value per row: its sum and the number of rows, per sample.
-
-    Both (1 + num_resamples,), the first of the rows as they are.
-    """
-
-    totals: Figures
-    num_rows: Figures
-
-
-def resampled_sums(
-    values: NDArray[np.floating],
-    patients: Patients,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int | str,
-) -> ResampledSums:
-    """The sums of one hospital; of fewer than 10 patients none, and it counts for nothing."""
-    samples = sample_weights(patients, num_resamples=num_resamples, seed=seed)
-    if len(np.unique(patients)) < MIN_PATIENTS:
-        return ResampledSums(np.zeros(1 + num_resamples), np.zeros(1 + num_resamples))
-    values = values.astype(np.float64)
-    parts = [(weights @ values, weights.sum(axis=1)) for weights in samples]
-    totals, num_rows = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return ResampledSums(totals, num_rows)
-
-
-def pooled_mean(hospitals: Sequence[ResampledSums]) -> Resampled:
-    """The mean over the rows of all hospitals, each resampled by itself.
-
-    A patient seen by two hospitals is drawn by each as if two: nobody can tell they are one.
-    """
-    totals = np.sum([sums.totals for sums in hospitals], axis=0)
-    num_rows = np.sum([sums.num_rows for sums in hospitals], axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Resampled(totals / num_rows)
-
-
 def number_in_words(value: float, places: int) -> str:
     """With a minus sign as it is printed, and none before a zero."""
     text = f"{abs(value):.{places}f}"
@@ -265,15 +229,19 @@ def in_words(
     model: str = "The global model",
     other: str = "this hospital's own",
     higher_is_better: bool = True,
+    because: str = TOO_FEW,
 ) -> str:
     """One sentence on a paired difference, `model` minus `other`, without a full stop.
 
     A difference is told where the interval leaves zero out. It is written with two places, or with
     as many more (four at most) as it takes for its nearer bound not to be printed as zero.
+
+    Args:
+        because: why there is no difference, where there is none.
     """
     between = f"between {model[:1].lower()}{model[1:]} and {other}"
     if difference is None:
-        return f"No difference can be told {between}: too few patients"
+        return f"No difference can be told {between}: {because}"
     low, high = round(difference.low, MAX_PLACES), round(difference.high, MAX_PLACES)
     if low <= 0 <= high:
         figures = [difference.estimate, difference.low, difference.high]

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from federated.__main__ import read_datasets
+from federated.architectures import architectures
+from federated.commands import refusals
 from federated.datasets import ClientDataset
-from federated.errors import FederatedError
 from federated.features import TRAIN
 from federated.local_training import train_locally, use_one_thread
 from federated.params import Params
@@ -134,20 +135,18 @@ def main() -> None:
     parser.add_argument("--target", default="risk_tier")
     options = parser.parse_args()
     use_one_thread()
-    with tempfile.TemporaryDirectory() as made:
+    with refusals("bench-local"), tempfile.TemporaryDirectory() as made:
+        plans = [make_plan(target=options.target, network=each.name) for each in architectures()]
         if options.data is None:
             write_synthetic_cohort(Path(made), seed=0)
-        try:
-            datasets = read_datasets(options.data or Path(made), options.target)
-        except FederatedError as error:
-            sys.exit(f"bench-local: {error}")
-    dataset = max(datasets.values(), key=lambda each: each.num_examples)
-    for network in ("logistic_regression", "shallow_network"):
-        figures = compare(dataset, make_plan(target=options.target, network=network))
-        line = {"network": network, "num_examples": dataset.num_examples}
-        sys.stdout.write(
-            json.dumps(line | {name: round(value, 4) for name, value in figures.items()}) + "\n"
-        )
+        datasets = read_datasets(options.data or Path(made), options.target)
+        dataset = max(datasets.values(), key=lambda each: each.num_examples)
+        for plan in plans:
+            figures = compare(dataset, plan)
+            line = {"network": plan.network, "num_examples": dataset.num_examples}
+            sys.stdout.write(
+                json.dumps(line | {name: round(value, 4) for name, value in figures.items()}) + "\n"
+            )
 
 
 if __name__ == "__main__":

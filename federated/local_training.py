@@ -17,6 +17,7 @@ from federated.params import Params, check_finite, subtract, with_prefix
 from federated.plan import LocalTrainingConfig
 from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
+from federated.suppression import MIN_PATIENTS
 
 
 def train_locally(
@@ -136,8 +137,14 @@ def _corrections(server_control: Params, client_control: Params) -> list[torch.T
 def validation_metrics(
     params: Params, dataset: ClientDataset, scaling: FeatureScaling
 ) -> dict[str, float | int | None]:
-    """Loss and AUROC of a model on the hospital's validation patients; None where undefined."""
+    """Loss and AUROC of a model on the hospital's validation patients; None where undefined.
+
+    They leave the hospital in every round. So of under 10 different patients nothing is told, not
+    even `num_validation`, the number of admissions, by which the losses of hospitals are weighted.
+    """
     rows = dataset.rows(VALIDATION)
+    if len(np.unique(dataset.patients[rows])) < MIN_PATIENTS:
+        return dict.fromkeys(("validation_loss", "validation_auroc", "num_validation"))
     probabilities = predict_rows(params, scaling, dataset, rows)
     labels = dataset.labels[rows]
     return {

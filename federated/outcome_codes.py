@@ -15,13 +15,14 @@ import numpy as np
 
 from federated import icd
 from federated.cohorts import AdmissionRecord, EnvoyFiles, check_envoy, find_envoys, read_admissions
+from federated.commands import output_file, refusals
 from federated.datasets import ClientDataset, build_dataset, concatenate
-from federated.errors import FederatedError
-from federated.features import TEST, defines_death, feature_schema
+from federated.features import TEST, defines_death
 from federated.intervals import Interval, auroc_statistic, bootstrap
 from federated.metrics import auroc
 from federated.plan import TrainingPlan, make_plan
 from federated.prediction import predict_rows
+from federated.schemas import feature_schema
 from federated.simulation import SimulationResult, simulate
 from federated.suppression import MIN_PATIENTS
 
@@ -124,16 +125,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a cohort folder")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=output_file, help="write the figures to this file")
     options = parser.parse_args()
-    try:
+    with refusals("outcome codes"):
         hospitals = {files.client_id: files for files in find_envoys(options.data)}
         for files in hospitals.values():
             check_envoy(files)
         plan = make_plan(target=TARGET, num_rounds=options.rounds)
         found = compare_outcome_codes(hospitals, plan, seed=options.seed)
-    except FederatedError as error:
-        sys.exit(f"outcome codes: {error}")
     sys.stdout.write(
         f"Federated AUROC of {TARGET} on all test patients, 95 % interval by resampling"
         f" patients\n{table(found)}\n"

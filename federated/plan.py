@@ -9,25 +9,43 @@ from typing import Any, Self
 
 from federated.architectures import architecture_named
 from federated.errors import InvalidPlanError
-from federated.features import feature_schema
+from federated.schemas import feature_schema
 from federated.strategies import FedProxParameters, StrategyParameters, strategy_named
+from federated.strategies.parameters import Parameters, real, whole
 from federated.targets import target_named
 
 
 @dataclass(frozen=True)
-class LocalTrainingConfig:
-    """One client's part of a round: E, B and η of the FedAvg paper."""
+class LocalTrainingConfig(Parameters):
+    """One client's part of a round: E, B and η of the FedAvg paper.
 
-    local_epochs: int = 3
-    batch_size: int = 128
-    learning_rate: float = 0.3
-    weight_decay: float = 0.0
+    Raises:
+        InvalidPlanError: a value of another type or out of range, or a step by which the weights
+            would not shrink towards zero but change their sign.
+    """
+
+    local_epochs: int = whole(
+        3, low=1, meaning="How often a hospital goes through its examples in one round"
+    )
+    batch_size: int = whole(
+        128, low=1, high=2**31, meaning="How many examples it looks at before each step"
+    )
+    learning_rate: float = real(0.3, low=0, high=100, meaning="How far a step goes (η)")
+    weight_decay: float = real(
+        0.0,
+        low=0,
+        high=1,
+        includes_low=True,
+        meaning="How strongly weights are pulled to zero; 0 is not at all",
+    )
 
     def __post_init__(self) -> None:
-        if self.local_epochs < 1 or self.batch_size < 1:
-            raise InvalidPlanError("local_epochs and batch_size start at 1")
-        if not 0 < self.learning_rate < 100 or not 0 <= self.weight_decay < 1:
-            raise InvalidPlanError("learning_rate lies in (0, 100), weight_decay in [0, 1)")
+        super().__post_init__()
+        if (shrinkage := self.learning_rate * self.weight_decay) >= 1:
+            raise InvalidPlanError(
+                f"learning_rate times weight_decay is below 1, not {self.learning_rate:g} times"
+                f" {self.weight_decay:g}, which is {shrinkage:g}"
+            )
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -102,8 +120,10 @@ class TrainingPlan:
             raise InvalidPlanError(f"{given} are no parameters of {self.strategy}")
         if isinstance(self.strategy_parameters, FedProxParameters):
             _check_proximal_step(self.local_training.learning_rate, self.strategy_parameters.mu)
-        if self.num_rounds < 1:
-            raise InvalidPlanError(f"a run has at least one round, not {self.num_rounds}")
+        for name, low in (("num_rounds", 1), ("min_examples", 0), ("min_contributors", 0)):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < low:
+                raise InvalidPlanError(f"{name} is a whole number from {low}, not {number!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, equal after a journey through JSON."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from federated.architectures import logits, softmax
 from federated.datasets import ClientDataset
-from federated.features import EncodedAdmission, FeatureSchema
+from federated.features import EncodedExample, FeatureSchema
 from federated.params import Params
 from federated.scaling import FeatureScaling
 
@@ -27,8 +27,8 @@ def predict_rows(
     return np.concatenate(parts)
 
 
-def predict_admissions(
-    params: Params, scaling: FeatureScaling, admissions: list[EncodedAdmission]
+def predict_examples(
+    params: Params, scaling: FeatureScaling, admissions: list[EncodedExample]
 ) -> NDArray[np.float32]:
     """Probabilities (len(admissions), num_classes)."""
     lengths = [len(admission.sparse) for admission in admissions]
@@ -40,14 +40,14 @@ def predict_admissions(
 
 @dataclass(frozen=True)
 class Contribution:
-    """How much an input raises the predicted class's probability; negative where it lowers it."""
+    """How much an input raises the probability in question; negative where it lowers it."""
 
     input: str
     change: float
 
 
 def contributions(
-    params: Params, scaling: FeatureScaling, admission: EncodedAdmission, schema: FeatureSchema
+    params: Params, scaling: FeatureScaling, admission: EncodedExample, schema: FeatureSchema
 ) -> list[Contribution]:
     """What drives a prediction: its probability less that without each input, largest first.
 
@@ -59,17 +59,21 @@ def contributions(
     for index in admission.sparse:
         names.append(schema.sparse_inputs[index])
         variants.append(
-            EncodedAdmission([i for i in admission.sparse if i != index], admission.numeric)
+            EncodedExample([i for i in admission.sparse if i != index], admission.numeric)
         )
     for position, name in enumerate(schema.numeric_inputs):
         if not np.isnan(admission.numeric[position]):
             numeric = list(admission.numeric)
             numeric[position] = np.nan
             names.append(name)
-            variants.append(EncodedAdmission(admission.sparse, numeric))
-    probabilities = predict_admissions(params, scaling, variants)
+            variants.append(EncodedExample(admission.sparse, numeric))
+    probabilities = predict_examples(params, scaling, variants)
     predicted = int(probabilities[0].argmax())
-    changes = probabilities[0, predicted] - probabilities[1:, predicted]
+    return ranked_contributions(names, probabilities[0, predicted] - probabilities[1:, predicted])
+
+
+def ranked_contributions(names: list[str], changes: NDArray[np.floating]) -> list[Contribution]:
+    """What each input changes (len(names),), largest first; of equal ones by name."""
     ranked = sorted(
         zip(names, changes.tolist(), strict=True), key=lambda pair: (-abs(pair[1]), pair[0])
     )

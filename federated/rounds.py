@@ -9,7 +9,7 @@ from federated.aggregation import ClientUpdate
 from federated.architectures import initial_params
 from federated.datasets import ClientDataset
 from federated.errors import EmptyRoundError, OneClassError
-from federated.features import TRAIN, feature_schema
+from federated.features import TRAIN
 from federated.params import (
     Params,
     add,
@@ -21,6 +21,7 @@ from federated.params import (
 )
 from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
 from federated.seeds import rng_for
 from federated.strategies import FedProxParameters, strategy_named
 from federated.targets import target_named

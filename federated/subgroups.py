@@ -26,7 +26,9 @@ def age_bands(ages: NDArray[np.floating]) -> NDArray[np.str_]:
 def ages_of(
     dataset: ClientDataset, rows: NDArray[np.int64], schema: FeatureSchema
 ) -> NDArray[np.float32]:
-    """Years (len(rows),), NaN where not known."""
+    """Years (len(rows),), NaN where not known, or where age is no input."""
+    if "age" not in schema.numeric_inputs:
+        return np.full(len(rows), np.nan, np.float32)
     ages: NDArray[np.float32] = dataset.numeric[rows, schema.numeric_inputs.index("age")]
     return ages
 
@@ -39,7 +41,8 @@ def sexes_of(
     row_of = np.searchsorted(starts, np.arange(len(indices)), side="right") - 1
     sexes = np.full(len(rows), UNKNOWN, dtype="<U7")
     for sex in ("female", "male"):
-        sexes[row_of[indices == schema.sparse_index[sex]]] = sex
+        if sex in schema.sparse_index:
+            sexes[row_of[indices == schema.sparse_index[sex]]] = sex
     return sexes
 
 

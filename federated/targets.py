@@ -1,10 +1,18 @@
-"""What a study predicts, from what happened to an admission (or what its doctor entered)."""
+"""What a study predicts: of an admission what happened (or what its doctor entered), of a reading
+whether it means danger.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from federated.cohorts import AdmissionRecord
 from federated.errors import UnknownTargetError
+
+if TYPE_CHECKING:
+    from federated.readings import ReadingRecord
+
+DIAGNOSES, READINGS = "diagnoses", "readings"  # the datasets, see `federated.datasets`
 
 RISK_TIERS = ("Low", "Medium", "High")
 LOW, MEDIUM, HIGH = range(3)
@@ -19,13 +27,18 @@ DEATH_CODES_ICD9 = ("4275", "V667", "V4986", "7989", "34882")
 
 @dataclass(frozen=True)
 class Target:
-    """One outcome: its classes in order, and an admission's class, or None where unknown."""
+    """One outcome: its classes in order, and a record's class, or None where unknown.
+
+    Attributes:
+        label_of: given a record of the dataset, an `AdmissionRecord` or a `ReadingRecord`.
+    """
 
     name: str
     title: str
     classes: tuple[str, ...]
-    label_of: Callable[[AdmissionRecord], int | None]
+    label_of: Callable[[Any], int | None]
     definition: str
+    dataset: str = DIAGNOSES
     excluded_inputs: frozenset[str] = frozenset()
     drops_death_codes: bool = False
 
@@ -63,6 +76,14 @@ def died_in_hospital(record: AdmissionRecord) -> int | None:
 
 def clinician_risk_level(record: AdmissionRecord) -> int | None:
     return record.clinician_risk_level
+
+
+def health_risk(record: "ReadingRecord") -> int | None:
+    return record.outcome
+
+
+def health_tier(record: "ReadingRecord") -> int | None:
+    return record.tier
 
 
 def num_diagnoses(record: AdmissionRecord) -> int:
@@ -118,11 +139,29 @@ _TARGETS = (
         "Low for 0 or 1 diagnoses, Medium for 2 to 4, High for 5 and more.",
         excluded_inputs=frozenset({"diagnosis_count"}),
     ),
+    Target(
+        "health_risk",
+        "Health risk",
+        ("low risk", "high risk"),
+        health_risk,
+        "High risk as the source of the readings defines it.",
+        dataset=READINGS,
+    ),
+    Target(
+        "health_tier",
+        "Health tier",
+        RISK_TIERS,
+        health_tier,
+        "As given by the source; where people rate their own health: excellent or very good = Low,"
+        " good = Medium, fair or poor = High.",
+        dataset=READINGS,
+    ),
 )
 
 
-def targets() -> tuple[Target, ...]:
-    return _TARGETS
+def targets(dataset: str | None = None) -> tuple[Target, ...]:
+    """All of them, or those of a dataset."""
+    return tuple(target for target in _TARGETS if dataset in (None, target.dataset))
 
 
 def target_named(name: str) -> Target:

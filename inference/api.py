@@ -22,6 +22,7 @@ from envoys.models import Envoy
 from envoys.rest import Call, IdFilter, Pages, UserRequest, VisibleRows, starts_work, valid
 from envoys.serializers import (
     EnvoyChangeSerializer,
+    EnvoyCreateSerializer,
     EnvoyDeletionSerializer,
     EnvoySerializer,
 )
@@ -37,6 +38,7 @@ from training.serializers import AssignmentSerializer, OfStudySerializer
 class EnvoyFilter(filters.FilterSet):
     name = filters.CharFilter()
     status = filters.ChoiceFilter(choices=Envoy.Status.choices)
+    kind = filters.ChoiceFilter(choices=Envoy.Kind.choices)
     placement = filters.ChoiceFilter(choices=Envoy.Placement.choices)
 
 
@@ -48,10 +50,10 @@ class EnvoyViewSet(Call, ListModelMixin, RetrieveModelMixin, VisibleRows, Generi
     filterset_class = EnvoyFilter
 
     @starts_work
-    @extend_schema(request=EnvoyChangeSerializer, responses={201: EnvoySerializer})
+    @extend_schema(request=EnvoyCreateSerializer, responses={201: EnvoySerializer})
     def create(self, request: UserRequest) -> Response:
         """Invite an envoy."""
-        data = valid(EnvoyChangeSerializer, request)
+        data = valid(EnvoyCreateSerializer, request)
         envoy = envoy_services.create_envoy(created_by=request.user, **data)
         return Response(self.get_serializer(envoy).data, status=status.HTTP_201_CREATED)
 
@@ -93,8 +95,11 @@ class EnvoyViewSet(Call, ListModelMixin, RetrieveModelMixin, VisibleRows, Generi
     def codes(self, request: UserRequest, pk: str) -> Response:
         """Which of its codes are unknown, retired or suspicious, as of its newest export."""
         report = CodeReport.objects.filter(envoy=self.get_object()).first()
-        nothing: dict[str, Any] = {"made_at": None, "num_codes": None, "kinds": []}
-        return Response(CodeReportSerializer(report or nothing).data)
+        answer: dict[str, Any] = {"made_at": None, "num_codes": None, "kinds": []}
+        if report is not None:
+            kinds = report.kinds_shown_to(request.user)
+            answer = {"made_at": report.made_at, "num_codes": report.num_codes, "kinds": kinds}
+        return Response(CodeReportSerializer(answer).data)
 
     @starts_work
     @extend_schema(request=OfStudySerializer, responses={202: AssignmentSerializer})

@@ -37,6 +37,7 @@ from training.models import (
     TrainingRound,
     TrainingRun,
 )
+from training.progress import histograms_in_words
 
 POLL_SECONDS = 0.2
 DOCTOR, SCIENTIST, ADMINISTRATOR = "doc", "pass", "admin"
@@ -287,7 +288,7 @@ def report_json(
         "rounds": run.num_rounds,
         "seed": run.seed,
         "num_envoys": len(report["envoys"]),
-        "num_examples": sum(row["num_examples"] for row in report["envoys"]),
+        "num_examples": report["num_examples"],
         "final_sha256": run.final_sha256,
         "seconds": {
             "import": round(import_seconds, 3),
@@ -296,35 +297,42 @@ def report_json(
         },
         "pooled_test": report["pooled_test"],
         "mean_of_envoys": report["mean_of_envoys"],
+        "from_histograms": report["from_histograms"],
         "envoys": report["envoys"],
     }
 
 
-def table(report: dict[str, Any], predictions: dict[str, InferenceRun]) -> Iterator[str]:
-    """AUROC per hospital and model, and how many admissions fall into each class."""
+def table(report: dict[str, Any], words: dict[str, str]) -> Iterator[str]:
+    """AUROC per hospital and model, and words on each hospital: what the model says there.
+
+    A dash is not defined, or not to be told: a count under 10, one beside it, a figure of so few.
+    """
     models = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
     names = [row["name"] for row in report["envoys"]]
     width = max(len(name) for name in [*names, "all test patients"])
     head = f"{'AUROC':{width}}  {'examples':>9}" + "".join(
         f"  {model.replace('_', ' '):>13}" for model in models
     )
-    yield f"{head}  predicted"
+    yield f"{head}  predicted" if words else head
     for row in report["envoys"]:
-        inference_run = predictions.get(row["name"])
-        counts = inference_run.counts_in_words() if inference_run else ""
-        yield f"{_row(row['name'], row['num_examples'], row, models, width)}  {counts}"
-    total = sum(row["num_examples"] for row in report["envoys"])
-    yield _row("all test patients", total, report["pooled_test"], models, width)
+        said = words.get(row["name"], "")
+        yield f"{_row(row['name'], row['num_examples'], row, models, width)}  {said}".rstrip()
+    yield _row("all test patients", report["num_examples"], report["pooled_test"], models, width)
+    for title, figure in (("AUROC", "auroc"), ("AUPRC", "auprc")):
+        binned = report["from_histograms"][figure]
+        if binned:
+            yield f"{title} {histograms_in_words(binned)}"
 
 
 def _row(
-    name: str, num_examples: int, figures: dict[str, Any], models: Iterable[str], width: int
+    name: str, num_examples: int | None, figures: dict[str, Any], models: Iterable[str], width: int
 ) -> str:
+    examples = "–" if num_examples is None else f"{num_examples:,}"
     cells = ""
     for model in models:
         auroc = figures[model]["auroc"]
         cells += f"  {'–' if auroc is None else f'{auroc:.3f}':>13}"
-    return f"{name:{width}}  {num_examples:>9,}{cells}"
+    return f"{name:{width}}  {examples:>9}{cells}"
 
 
 @contextmanager

@@ -345,6 +345,8 @@ def _report_of_many(report: dict[str, Any], names: list[str]) -> dict[str, Any]:
     grown = {**report, "envoys": many(report["envoys"])}
     if report.get("benefit"):
         grown["benefit"] = {**report["benefit"], "envoys": many(report["benefit"]["envoys"])}
+    if report.get("by_hospital"):
+        grown["by_hospital"] = many(report["by_hospital"])
     return grown
 
 
@@ -423,7 +425,13 @@ def _add_rows(world: PageWorld, *, num_rows: int) -> None:
         )
         for place in range(num_rows)
     )
-    odd = {"code": "I50", "icd_version": 10, "title": "Heart failure", "num_patients": 1000}
+    odd = {
+        "code": "I50",
+        "icd_version": 10,
+        "title": "Heart failure",
+        "is_listed": True,
+        "num_patients": 1000,
+    }
     CodeReport.objects.update_or_create(
         envoy=world.envoy,
         defaults={

@@ -89,6 +89,7 @@ INSTALLED_APPS = [
     "diagnoses",
     "training",
     "inference",
+    "publichealth",
 ]
 
 MIDDLEWARE = [
@@ -179,7 +180,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SWEEP_SECONDS,
         "options": {"expires": SWEEP_SECONDS * 5},  # after a stall one sweep is enough
     },
+    "watch-readings": {
+        "task": "publichealth.tasks.watch_readings_task",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": SWEEP_SECONDS * 5},
+    },
 }
+# How long a reading without an outcome, which no study trains on, is kept.
+READING_DAYS: float = env.float("TECHLIFE_READING_DAYS", default=7.0)
+# How often a node's newest readings are held against what the served model was trained on.
+DRIFT_HOURS: float = env.float("TECHLIFE_DRIFT_HOURS", default=1.0)
 # How long a claim on work lasts without a sign of life from the one who holds it.
 LEASE_SECONDS: float = env.float("TECHLIFE_LEASE_SECONDS", default=20.0)
 # The processes of the hosted training pool; a round's clients are cut into as many chunks.
@@ -193,6 +203,18 @@ AWS_REGION: str = env.str("AWS_REGION", default="eu-north-1")
 AWS_S3_ENDPOINT_URL: str | None = env.str("AWS_S3_ENDPOINT_URL", default=None)
 DIRECTOR_S3_BUCKET_NAME: str = env.str("DIRECTOR_S3_BUCKET_NAME", default="")
 ENVOY_S3_BUCKET_NAME: str = env.str("ENVOY_S3_BUCKET_NAME", default="")
+
+# How often one address may ask for a risk without logging in: a number a second, minute or hour.
+PREDICT_RATE: str = env.str("TECHLIFE_PREDICT_RATE", default="600/minute")
+# How many proxies stand before the site, each of which adds to X-Forwarded-For whom it answers;
+# without one the header is anybody's to write, and is not read.
+NUM_PROXIES: int = env.int("TECHLIFE_NUM_PROXIES", default=0 if EMBEDDED else 1)
+# What web processes share; embedded there is one.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    if EMBEDDED
+    else {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+}
 
 # The largest file a doctor may upload, unpacked.
 UPLOAD_MAX_BYTES: int = env.int("TECHLIFE_UPLOAD_MAX_BYTES", default=200 * 2**20)

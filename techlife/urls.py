@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("diagnoses.urls")),
     path("", include("training.urls")),
     path("", include("inference.urls")),
+    path("", include("publichealth.urls")),
     path("", include((published_urls, "published"))),
     path("api/v1/", include((api_urls, "api"))),
     path("api/v1/schema", api_docs.SchemaView.as_view(), name="api-schema"),

@@ -21,10 +21,10 @@ from diagnoses.models import Admission, Diagnosis, IcdCode, Import, Patient, Sna
 from diagnoses.services import upload_files
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, write_object
-from federated.features import feature_schema
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
 from federated.rounds import first_params
+from federated.schemas import feature_schema
 from federated.targets import target_named
 from inference.models import InferenceRun, Prediction
 from tests.factories import (

@@ -10,7 +10,13 @@ from typing import Any
 from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
 from training.models import ModelChoice, TrainingRun
-from training.progress import ReportDetails, count_of, is_too_small, report_details
+from training.progress import (
+    ReportDetails,
+    examples_in_words,
+    is_too_small,
+    report_details,
+    shown,
+)
 
 TITLES = {
     "rule_of_thumb": "Rule of thumb",
@@ -34,6 +40,9 @@ class ModelFigures:
     accuracy: float | None
     brier: float | None
     interval: dict[str, float] | None  # of the AUROC: "low" and "high"
+    auprc_interval: dict[str, float] | None
+    accuracy_interval: dict[str, float] | None
+    brier_interval: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,14 @@ class Gain:
     models: list[ModelFigures]
     sentence: str
     fine_tuned_sentence: str
+    calibration: list[dict[str, Any]]  # of the global model: slope and intercept of each class
+    confusion: list[list[int]] | None  # likewise, patients by class and likeliest class
+    macro_f1: float | None
     choice: ModelChoice | None = None
+
+    @property
+    def of_global_model(self) -> ModelFigures:
+        return next(figures for figures in self.models if figures.model == "global")
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,22 @@ class Benefit:
     @property
     def gains(self) -> list[Gain]:
         return [self.all_together, *self.hospitals]
+
+    @property
+    def confusions(self) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+        """By hospital that has a matrix: by class, its patients by likeliest class."""
+        classes = self.details.classes if self.details else []
+        return [
+            (
+                gain.name,
+                [
+                    (name, [shown(count) for count in row])
+                    for name, row in zip(classes, gain.confusion, strict=True)
+                ],
+            )
+            for gain in self.hospitals
+            if gain.confusion
+        ]
 
     def charts(self) -> dict[str, Any]:
         """What the page's charts are drawn from; the same numbers stand in its tables."""
@@ -103,40 +135,69 @@ def benefit_of(run: TrainingRun, user: User) -> Benefit | None:
     }
     benefit = report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
+    assessed = {found["name"]: found for found in report.get("by_hospital", [])}
+    examples, total = examples_in_words(report)
     hospitals = [
         _gain(
             envoys[entry["name"]].known_as[0],
             entry,
             gains.get(entry["name"], {}),
-            choices.get(envoys[entry["name"]].pk),
+            assessed.get(entry["name"], {}),
+            num_examples=examples[entry["name"]],
+            choice=choices.get(envoys[entry["name"]].pk),
         )
         for entry in report["envoys"]
         if entry["name"] in envoys
     ]
+    num_hidden = len(report["envoys"]) - len(hospitals)
+    details = report_details(run)
+    assessed = {
+        "calibration": report.get("calibration", []),
+        "macro_f1": details.macro_f1 if details else None,
+    }
     return Benefit(
         run=run,
         hospitals=hospitals,
-        all_together=_gain(ALL_TOGETHER, report["pooled_test"], benefit["pooled_test"]),
-        details=report_details(run),
-        num_hidden=len(report["envoys"]) - len(hospitals),
+        all_together=_gain(
+            ALL_TOGETHER,
+            report["pooled_test"],
+            benefit["pooled_test"],
+            assessed,
+            num_examples="" if num_hidden else total,
+        ),
+        details=details,
+        num_hidden=num_hidden,
     )
 
 
 def _gain(
-    name: str, entry: dict[str, Any], gain: dict[str, Any], choice: ModelChoice | None = None
+    name: str,
+    entry: dict[str, Any],
+    gain: dict[str, Any],
+    assessed: dict[str, Any],
+    *,
+    num_examples: str,
+    choice: ModelChoice | None = None,
 ) -> Gain:
-    """Of a report's entry; `gain` is empty in one made before there were intervals."""
-    intervals = gain.get("intervals", {})
+    """Of a report's entry; `gain` and `assessed` are empty in one made before there were such."""
     hidden = is_too_small(gain)
+    intervals = {"auroc": gain.get("intervals", {}), **gain.get("other_intervals", {})}
+
+    def interval(figure: str, model: str) -> dict[str, float] | None:
+        return intervals.get(figure, {}).get(model)
+
     return Gain(
         name=name,
-        num_examples=count_of(entry.get("num_examples")),
-        num_patients=HIDDEN if hidden else count_of(gain.get("num_patients")),
+        num_examples=num_examples,
+        num_patients=HIDDEN if hidden else shown(gain.get("num_patients")),
         models=[
             ModelFigures(
                 model=model,
                 title=title,
-                interval=intervals.get(model),
+                interval=interval("auroc", model),
+                auprc_interval=interval("auprc", model),
+                accuracy_interval=interval("accuracy", model),
+                brier_interval=interval("brier", model),
                 **{
                     figure: None if hidden else (entry.get(model) or {}).get(figure)
                     for figure in FIGURES
@@ -146,5 +207,8 @@ def _gain(
         ],
         sentence=gain.get("sentence", ""),
         fine_tuned_sentence=gain.get("fine_tuned_sentence", ""),
+        calibration=assessed.get("calibration", []),
+        confusion=assessed.get("confusion"),
+        macro_f1=assessed.get("macro_f1"),
         choice=choice,
     )

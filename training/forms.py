@@ -6,6 +6,7 @@ from django.urls import reverse
 
 from envoys.forms import TablerForm
 from envoys.models import Envoy
+from envoys.pages import id_of
 from federated.architectures import architectures
 from federated.plan import LocalTrainingConfig
 from federated.strategies import strategies, strategy_named
@@ -50,14 +51,22 @@ class StudyForm(TablerForm, forms.Form):
 
 
 class EnvoysForm(TablerForm, forms.Form):
-    """Chooses hospitals, all active ones at first."""
+    """Chooses among those who have rows of a study's kind, all of them at first."""
 
     envoys = forms.ModelMultipleChoiceField(
-        queryset=Envoy.objects.active(),
+        queryset=Envoy.objects.none(),
         widget=forms.CheckboxSelectMultiple,
         label="Hospitals",
-        initial=Envoy.objects.active,
     )
+
+    def __init__(self, *args: Any, study: Study | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offer_envoys_of(study)
+
+    def offer_envoys_of(self, study: Study | None) -> None:
+        if study is not None:
+            self.fields["envoys"].queryset = study.envoys  # type: ignore[attr-defined]
+            self.fields["envoys"].initial = study.envoys
 
 
 class PackageForm(EnvoysForm):
@@ -80,7 +89,17 @@ class PackageForm(EnvoysForm):
     weight_decay = forms.FloatField(initial=DEFAULTS.weight_decay)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, study=None, **kwargs)
+        self.offer_envoys_of(self.chosen_study)
+        self.fields["study"].widget.attrs.update(
+            {
+                "hx-post": reverse("training:package-create"),
+                "hx-vals": '{"choose": "study"}',
+                "hx-target": "#field-envoys",
+                "hx-select": "#field-envoys",
+                "hx-swap": "outerHTML",
+            }
+        )
         for name, meaning in LOCAL_TRAINING.items():
             self.fields[name].help_text = meaning
         self.fields["strategy"].help_text = STRATEGIES[self.chosen_strategy]
@@ -94,6 +113,14 @@ class PackageForm(EnvoysForm):
                 "hx-swap": "outerHTML",
             }
         )
+
+    @property
+    def chosen_study(self) -> Study | None:
+        """The first one where nothing was sent, or what is no study: that is refused as a choice."""
+        sent = self.data.get("study") if self.is_bound else self.initial.get("study")
+        chosen = id_of(str(sent))
+        found = Study.objects.filter(pk=chosen).first() if chosen is not None else None
+        return found or Study.objects.first()
 
     @property
     def chosen_strategy(self) -> str:

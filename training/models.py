@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from diagnoses.models import Snapshot
-from envoys.models import Envoy, User
+from envoys.models import Envoy, EnvoyQuerySet, User
 from envoys.work import LeasedWork, WorkQuerySet
 
 MAIN_STUDY = "diagnosis-risk"
@@ -32,6 +32,11 @@ class Study(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def envoys(self) -> EnvoyQuerySet:
+        """Who has rows of its kind, and is active."""
+        return Envoy.objects.active().with_dataset(self.dataset)
 
     @property
     def storage_prefix(self) -> str:

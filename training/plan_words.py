@@ -5,10 +5,11 @@ from typing import Any
 
 from federated.architectures import Architecture, architecture_named
 from federated.errors import FederatedError
-from federated.features import feature_schema
-from federated.plan import TrainingPlan
+from federated.plan import LocalTrainingConfig, TrainingPlan
+from federated.readings import INPUTS
+from federated.schemas import feature_schema
 from federated.strategies import Strategy, strategy_named
-from federated.targets import Target, target_named
+from federated.targets import READINGS, Target, target_named
 
 STRATEGIES = {
     "fedavg": "The mean of what the hospitals have learned, each weighted by its examples.",
@@ -21,12 +22,7 @@ STRATEGIES = {
     "trimmed_mean": "The mean without the largest and smallest changes, against wrong updates.",
     "multi_krum": "The mean of the updates that agree most with each other, against wrong ones.",
 }
-LOCAL_TRAINING = {
-    "local_epochs": "How often a hospital goes through its examples in one round",
-    "batch_size": "How many examples it looks at before each step",
-    "learning_rate": "How far a step goes (η)",
-    "weight_decay": "How strongly weights are pulled to zero; 0 is not at all",
-}
+LOCAL_TRAINING = {one.name: one.metadata["meaning"] for one in fields(LocalTrainingConfig)}
 NUMBERS = {
     "age": "age",
     "diagnosis_count": "number of diagnoses",
@@ -63,6 +59,11 @@ def label_of(name: str) -> str:
 
 def inputs_in_words(target_name: str) -> list[str]:
     schema = feature_schema(target_name)
+    if target_named(target_name).dataset == READINGS:
+        return [
+            *(f"{each.title} ({each.unit})" if each.unit else each.title for each in INPUTS),
+            "which of them were not measured",
+        ]
     without_death = target_named(target_name).drops_death_codes
     return [
         "ICD codes as 3-character ICD-10 categories and their chapters, the primary one apart"

@@ -19,7 +19,6 @@ from django.utils.safestring import SafeString
 
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
-from federated import small_counts
 from federated.suppression import suppress
 from training.models import (
     ReceivedUpdate,
@@ -218,8 +217,10 @@ class ReportDetails:
 
     calibration: list[dict[str, Any]]  # by class: slope, intercept and the curve's bins
     classes: list[str]
-    confusion: list[CountRow]  # by class, the total last
+    confusion: list[CountRow]  # by class, the total last; empty where a cell is too small
     macro_f1: float | None
+    accuracy: float | None
+    from_histograms: list[str]  # AUROC and AUPRC, a sentence each
     subgroups: list[tuple[str, list[dict[str, Any]]]]  # by title
 
 
@@ -477,27 +478,29 @@ def report_of(
     benefit = run.report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
     entries = [entry for entry in run.report["envoys"] if entry["name"] in names]
-    *counts, total = counts_beside_total([entry.get("num_examples") for entry in entries])
+    counts, total = examples_in_words(run.report)
     if len(entries) < len(run.report["envoys"]):  # a doctor, who sees the own hospital and no total
-        counts, total = [count_of(entry.get("num_examples")) for entry in entries], ""
+        total = ""
     rows = [
-        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}), count)
-        for entry, count in zip(entries, counts, strict=True)
+        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}), counts[entry["name"]])
+        for entry in entries
     ]
     pooled = run.report["pooled_test"]
     return rows, report_row("All test patients together", pooled, benefit["pooled_test"], total)
 
 
-def counts_beside_total(counts: list[int | None]) -> list[str]:
-    """Hospitals' counts in words and then their sum: a dash where the rest would tell of a few.
+def examples_in_words(report: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """Admissions trained on, by the hospital's name in the report, and of all hospitals.
 
-    Empty in a report made before it counted.
+    A dash where a count would tell of a few. A report hides such counts itself; one made before it
+    did has them all, and they are hidden here.
     """
-    known = [count for count in counts if count is not None]
-    if len(known) < len(counts) or not known:
-        return [""] * (len(counts) + 1)
-    table = suppress(np.array(known, np.int64))
-    return [shown(count) for count in [*table.cells, table.total]]
+    counts = {entry["name"]: entry.get("num_examples") for entry in report["envoys"]}
+    total = report.get("num_examples")
+    if counts and None not in counts.values():
+        table = suppress(np.array(list(counts.values()), np.int64))
+        counts, total = dict(zip(counts, table.cells, strict=True)), table.total
+    return {name: shown(count) for name, count in counts.items()}, shown(total)
 
 
 def report_row(
@@ -531,15 +534,13 @@ def is_too_small(gain: dict[str, Any]) -> bool:
     return not gain.get("has_enough_patients", True)
 
 
-def count_of(number: int | None) -> str:
-    return "" if number is None else small_counts.shown(number)
-
-
 def report_details(run: TrainingRun) -> ReportDetails | None:
     """What a report says of all test patients together; None if it was made before it did."""
     if not run.report or "confusion" not in run.report:
         return None
     confusion = run.report["confusion"]
+    # Beside accuracy a matrix is shown whole or not at all; older reports hide single cells.
+    is_whole = all(count is not None for row in confusion["cells"] for count in row)
     names = [*confusion["classes"], "Total"]
     cells = [*confusion["cells"], confusion["column_totals"]]
     totals = [*confusion["row_totals"], confusion["total"]]
@@ -553,13 +554,26 @@ def report_details(run: TrainingRun) -> ReportDetails | None:
         confusion=[
             CountRow(name, [shown(count) for count in [*row, total]])
             for name, row, total in zip(names, cells, totals, strict=True)
+            if is_whole
         ],
-        macro_f1=confusion["macro_f1"],
+        macro_f1=confusion["macro_f1"] if is_whole else None,
+        accuracy=(run.report["pooled_test"].get("global") or {}).get("accuracy"),
+        from_histograms=[
+            f"{title} {histograms_in_words(binned)}"
+            for title, key in (("AUROC", "auroc"), ("AUPRC", "auprc"))
+            if (binned := run.report.get("from_histograms", {}).get(key))
+        ],
         subgroups=[
             (title, [{**group, "count": shown(group["num_patients"])} for group in subgroups[key]])
             for title, key in (("Age", "age"), ("Sex", "sex"))
         ],
     )
+
+
+def histograms_in_words(binned: dict[str, float]) -> str:
+    """A figure from score histograms with its bounds, after the figure's name."""
+    value, low, high = (f"{binned[key]:.3f}" for key in ("value", "low", "high"))
+    return f"over all hospitals from exchanged score histograms {value} ({low} to {high} possible)"
 
 
 def shown(count: int | None) -> str:

@@ -1,5 +1,6 @@
 """What calls about studies, packages, runs and versions take and answer."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +37,31 @@ class RowField(serializers.PrimaryKeyRelatedField[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         return super().to_internal_value(IdField().run_validation(data))
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses what it has no field for: a misspelt parameter must not be left out in silence."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = ", ".join(self.fields)
+            unknown = {
+                str(name): [f"No parameter is called {str(name)[:40]!r}; there are {known}."]
+                for name in data
+                if name not in self.fields
+            }
+            if unknown:
+                raise serializers.ValidationError(unknown)
+        return super().to_internal_value(data)
+
+
+class NumberField(serializers.FloatField):
+    """As its parent, which takes true for 1."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class EnvoysSerializer(serializers.Serializer[Any]):
@@ -84,18 +110,18 @@ class StudySerializer(serializers.ModelSerializer[Study]):
         ]
 
 
-class StudyCreateSerializer(serializers.Serializer[Any]):
+class StudyCreateSerializer(StrictSerializer):
     target = serializers.CharField(max_length=40, help_text="as risk_tier or readmitted_30d")
     network = serializers.CharField(
         max_length=40, required=False, default="logistic_regression", help_text="or shallow_network"
     )
 
 
-class LocalTrainingSerializer(serializers.Serializer[Any]):
+class LocalTrainingSerializer(StrictSerializer):
     local_epochs = serializers.IntegerField(required=False, max_value=1000)
     batch_size = serializers.IntegerField(required=False, max_value=100_000)
-    learning_rate = serializers.FloatField(required=False)
-    weight_decay = serializers.FloatField(required=False)
+    learning_rate = NumberField(required=False)
+    weight_decay = NumberField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> LocalTrainingConfig:
         return LocalTrainingConfig(**attrs)
@@ -123,7 +149,7 @@ class PackageSerializer(serializers.ModelSerializer[StudyMembership]):
         ]
 
 
-class PackageCreateSerializer(OfStudySerializer, EnvoysSerializer):
+class PackageCreateSerializer(StrictSerializer, OfStudySerializer, EnvoysSerializer):
     strategy = serializers.CharField(max_length=40, required=False, default="fedavg")
     strategy_parameters = serializers.DictField(required=False, default=dict)
     num_rounds = serializers.IntegerField(required=False, default=10, min_value=1, max_value=1000)
@@ -330,13 +356,26 @@ class ModelFiguresSerializer(serializers.Serializer[Any]):
     interval = serializers.DictField(
         child=serializers.FloatField(), allow_null=True, help_text="of the AUROC, 95 %"
     )
+    auprc_interval = serializers.DictField(child=serializers.FloatField(), allow_null=True)
+    accuracy_interval = serializers.DictField(child=serializers.FloatField(), allow_null=True)
+    brier_interval = serializers.DictField(child=serializers.FloatField(), allow_null=True)
 
 
 class GainSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
-    num_examples = serializers.CharField(help_text="trained on; in words where it is under 10")
+    num_examples = serializers.CharField(help_text="trained on; a dash where it is hidden")
     num_patients = serializers.CharField(help_text="tested on; in words where it is under 10")
     models = ModelFiguresSerializer(many=True)
+    calibration = serializers.ListField(
+        child=serializers.DictField(),
+        help_text="of the global model, by class: slope with its interval, intercept",
+    )
+    confusion = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField()),
+        allow_null=True,
+        help_text="of the global model, patients by class and likeliest class; null where hidden",
+    )
+    macro_f1 = serializers.FloatField(allow_null=True)
     sentence = serializers.CharField(help_text="global against local, in words")
     fine_tuned_sentence = serializers.CharField(help_text="fine-tuned against global, in words")
     model_choice = serializers.IntegerField(
@@ -348,9 +387,14 @@ class BenefitSerializer(serializers.Serializer[Any]):
     run = serializers.IntegerField(source="run.pk")
     hospitals = GainSerializer(many=True, help_text="of a doctor the own one")
     all_together = GainSerializer()
+    from_histograms = serializers.SerializerMethodField()
     calibration = serializers.SerializerMethodField()
     confusion = serializers.SerializerMethodField()
     subgroups = serializers.SerializerMethodField()
+
+    def get_from_histograms(self, benefit: Benefit) -> dict[str, Any]:
+        """AUROC and AUPRC of the global model over all hospitals: value, low and high possible."""
+        return (benefit.run.report or {}).get("from_histograms", {})
 
     def get_calibration(self, benefit: Benefit) -> list[dict[str, Any]]:
         """Of the global model on all test patients: slope, intercept and curve of each class."""
@@ -365,7 +409,7 @@ class BenefitSerializer(serializers.Serializer[Any]):
         return (benefit.run.report or {}).get("subgroups", {})
 
 
-class RunCreateSerializer(OfStudySerializer, EnvoysSerializer):
+class RunCreateSerializer(StrictSerializer, OfStudySerializer, EnvoysSerializer):
     plan_sha256 = serializers.CharField(
         max_length=64,
         required=False,

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from diagnoses.models import Admission, CodeReport, Snapshot
 from diagnoses.services.records import admission_records
-from diagnoses.tasks import export_diagnoses_task
+from diagnoses.tasks import export_snapshot_task
 from envoys import audit
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
@@ -25,7 +25,7 @@ def request_export(envoy: Envoy, *, requested_by: User | None = None) -> Snapsho
     snapshot = Snapshot.objects.create(
         envoy=envoy, requested_by=requested_by, enqueued_at=timezone.now()
     )
-    export_diagnoses_task.delay_on_commit(snapshot.pk)
+    export_snapshot_task.delay_on_commit(snapshot.pk)
     return cast(Snapshot, snapshot)
 
 

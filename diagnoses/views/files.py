@@ -45,7 +45,9 @@ def export_create(request: UserRequest) -> HttpResponse:
 def code_report(request: UserRequest) -> HttpResponse:
     envoy = hospital_of(request.user)
     report = CodeReport.objects.filter(envoy=envoy).first()
-    return render(request, "diagnoses/code_report.html", {"envoy": envoy, "report": report})
+    kinds = report.kinds_shown_to(request.user) if report else []
+    context = {"envoy": envoy, "report": report, "kinds": kinds}
+    return render(request, "diagnoses/code_report.html", context)
 
 
 def import_list(request: UserRequest) -> HttpResponse:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.utils import timezone
 
 from diagnoses.models import Admission, CodeReport, Diagnosis, Import, Patient, Snapshot, Upload
@@ -30,6 +30,14 @@ from training.models import (
 )
 
 BATCH_ROWS = 2_000  # one transaction: short enough for others to get their turn
+
+
+_other_rows: list[type[Model]] = []
+
+
+def register(model: type[Model]) -> None:
+    """Erase these rows with the hospital that their `envoy` names; in the order of registering."""
+    _other_rows.append(model)
 
 
 class NotConfirmedError(FederatedError):
@@ -207,6 +215,7 @@ def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
         RoundAssignment.objects.filter(snapshot=OuterRef("pk")),
     ]
     return [
+        *(model._default_manager.filter(envoy=envoy) for model in _other_rows),
         Prediction.objects.filter(envoy=envoy),
         InferenceRun.objects.filter(envoy=envoy),
         Diagnosis.objects.filter(admission__envoy=envoy),

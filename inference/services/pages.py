@@ -10,7 +10,7 @@ from diagnoses.services import admission_records
 from envoys import audit
 from envoys.models import Envoy, User
 from federated.features import encode
-from federated.prediction import predict_admissions
+from federated.prediction import predict_examples
 from federated.targets import num_diagnoses
 from inference.services.predictions import load_model
 from inference.services.risk import NO_STUDY, study_in_use
@@ -72,7 +72,7 @@ def predict_page(
     in_order = [pairs[hadm_id] for hadm_id in admissions]
     predictions = []
     if in_order:
-        probabilities = predict_admissions(
+        probabilities = predict_examples(
             model.params, model.scaling, [encoded for _, encoded in in_order]
         )
         for (record, _), row in zip(in_order, probabilities, strict=True):

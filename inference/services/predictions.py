@@ -18,10 +18,11 @@ from envoys.storage import envoy_storage, read_object
 from envoys.work import Progress
 from federated.cohorts import AdmissionRecord
 from federated.errors import FederatedError, SchemaMismatchError
-from federated.features import EncodedAdmission, FeatureSchema, encode, feature_schema
+from federated.features import EncodedExample, FeatureSchema, encode
 from federated.params import Params, from_bytes
-from federated.prediction import contributions, predict_admissions
+from federated.prediction import contributions, predict_examples
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
 from inference.models import InferenceRun, Prediction
 from training.errors import NotReadyError
 from training.models import Distribution, ModelChoice, ModelVersion, Study
@@ -153,7 +154,7 @@ def score_admission(
     """
     model = load_model(version.pk, admission.envoy_id)
     encoded = _encode_one(admission, records, model.schema)
-    probabilities = predict_admissions(model.params, model.scaling, [encoded])[0]
+    probabilities = predict_examples(model.params, model.scaling, [encoded])[0]
     drivers = contributions(model.params, model.scaling, encoded, model.schema)
     prediction, _ = Prediction.objects.update_or_create(
         admission=admission,
@@ -172,7 +173,7 @@ def score_admission(
 
 def _encode_one(
     admission: Admission, records: Sequence[AdmissionRecord], schema: FeatureSchema
-) -> EncodedAdmission:
+) -> EncodedExample:
     """An admission as input; the patient's earlier ones count, later ones do not."""
     for record, encoded in encode(records, schema):
         if record.hadm_id == admission.hadm_id:
@@ -238,11 +239,9 @@ def _predict_all(inference_run: InferenceRun) -> None:
 def _predict_batch(
     inference_run: InferenceRun,
     model: ServingModel,
-    batch: list[tuple[AdmissionRecord, EncodedAdmission]],
+    batch: list[tuple[AdmissionRecord, EncodedExample]],
 ) -> Iterator[str]:
-    probabilities = predict_admissions(
-        model.params, model.scaling, [encoded for _, encoded in batch]
-    )
+    probabilities = predict_examples(model.params, model.scaling, [encoded for _, encoded in batch])
     ids = dict(
         Admission.objects.filter(
             envoy_id=inference_run.envoy_id, hadm_id__in=[record.hadm_id for record, _ in batch]

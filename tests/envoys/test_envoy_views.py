@@ -114,7 +114,7 @@ def test_failed_work_is_retried_from_the_page(client, scientist, queue):
     url = reverse("envoys:task-retry", args=["snapshot", snapshot.pk])
     page = client.post(url, follow=True).content.decode()
     assert f"Export for {snapshot.envoy} is tried again" in page
-    assert queue.names() == ["export_diagnoses_task"]
+    assert queue.names() == ["export_snapshot_task"]
     assert "only work that has failed" in client.post(url, follow=True).content.decode()
     assert client.post(reverse("envoys:task-retry", args=["patient", 1])).status_code == 404
     assert client.post(reverse("envoys:task-retry", args=["snapshot", 0])).status_code == 404

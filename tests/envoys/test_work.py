@@ -29,7 +29,7 @@ def test_failed_work_is_done_again_from_the_first_attempt(queue):
     snapshot = make_snapshot(status=FAILED, reason="no space left", attempt=10, num_done=7)
     work.retry(snapshot, retried_by=user)
     assert (snapshot.status, snapshot.attempt, snapshot.reason) == ("PENDING", 0, "")
-    assert queue.names() == ["export_diagnoses_task"]
+    assert queue.names() == ["export_snapshot_task"]
     assert AuditEvent.objects.get().action == "retried work"
     queue.work()
     snapshot.refresh_from_db()

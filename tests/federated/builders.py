@@ -8,10 +8,12 @@ import numpy as np
 
 from federated.cohorts import AdmissionRecord, CodedDiagnosis
 from federated.datasets import ClientDataset, build_dataset
-from federated.features import TRAIN, feature_schema, split_of
+from federated.features import TRAIN, split_of
 from federated.params import Params
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
+from federated.scored_rows import ScoredRows
 
 CODE_OF_TIER = ("I10", "E119", "I509")
 AS_IS = FeatureScaling(mean=(0.0,), std=(1.0,))  # of one number
@@ -92,6 +94,23 @@ def make_hospitals() -> dict[str, ClientDataset]:
         "south": make_hospital(30, prefix="s"),
         "west": make_hospital(60, prefix="w"),
     }
+
+
+def score(
+    labels: Any, *, patients: Any = None, ages: Any = None, **of_second_class: Any
+) -> ScoredRows:
+    """Rows of two classes, with each model's probability of the second."""
+    num_rows = len(labels)
+    return ScoredRows(
+        labels=np.array(labels, np.int8),
+        patients=np.array(range(num_rows) if patients is None else patients, np.int32),
+        age_bands=np.array(ages or ["40–64"] * num_rows),
+        sexes=np.array(["female"] * num_rows),
+        probabilities={
+            model: np.array([[1 - p, p] for p in values], np.float32).reshape(-1, 2)
+            for model, values in of_second_class.items()
+        },
+    )
 
 
 def small_plan(**changes: Any) -> TrainingPlan:

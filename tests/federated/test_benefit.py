@@ -4,20 +4,22 @@ import json
 import numpy as np
 import pytest
 
-from federated.benefit import (
-    ScoredRows,
-    assess,
-    band_frequencies,
-    benefit_report,
-    gain_of,
-    shown_curve,
-)
+from federated.benefit import band_frequencies, benefit_report, gain_of
 from federated.features import TEST, TRAIN
 from federated.simulation import simulate
-from tests.federated.builders import make_dataset, make_hospital, make_hospitals, small_plan
+from tests.federated.builders import make_dataset, make_hospital, score, small_plan
 
 FIGURES = {"auroc", "auprc", "accuracy", "brier"}
 MODELS = {"rule_of_thumb", "local", "global", "fine_tuned", "pooled"}
+
+
+def make_hospitals():
+    """With 44, 19 and 23 test patients."""
+    return {
+        "north": make_hospital(240, prefix="n"),
+        "south": make_hospital(120, prefix="s"),
+        "west": make_hospital(180, prefix="w"),
+    }
 
 
 def report_of(datasets, plan=None, **options):
@@ -78,8 +80,8 @@ def test_models_beat_a_rule_of_thumb_that_says_nothing(report):
 
 
 def test_the_mean_of_hospitals_is_the_plain_one(report):
-    accuracies = [envoy["global"]["accuracy"] for envoy in report["envoys"]]
-    assert report["mean_of_envoys"]["global"]["accuracy"] == pytest.approx(np.mean(accuracies))
+    scores = [envoy["global"]["brier"] for envoy in report["envoys"]]
+    assert report["mean_of_envoys"]["global"]["brier"] == pytest.approx(np.mean(scores))
 
 
 def test_equal_runs_are_reported_equally_whatever_the_order_of_hospitals(report):
@@ -87,19 +89,20 @@ def test_equal_runs_are_reported_equally_whatever_the_order_of_hospitals(report)
 
 
 def test_what_a_hospital_with_one_class_does_not_define_is_null():
-    hospitals = make_hospitals() | {"hospice": make_hospital(40, prefix="h", tiers=[2])}
+    hospitals = make_hospitals() | {"hospice": make_hospital(100, prefix="h", tiers=[2])}
     hospice = of_envoy(report_of(hospitals), "hospice")
     for model in MODELS:
         assert hospice[model]["auroc"] is None
         assert hospice[model]["auprc"] is None
-        assert 0 <= hospice[model]["accuracy"] <= 1
+        assert 0 <= hospice[model]["brier"] <= 2
     assert hospice["local"]["accuracy"] == 1.0
 
 
 def test_a_hospital_too_small_for_the_federation_is_still_compared():
-    hospitals = make_hospitals() | {"small": make_hospital(18, prefix="c")}
-    assert "small" not in simulate(hospitals, small_plan(), seed=0).client_ids
-    small = of_envoy(report_of(hospitals), "small")
+    hospitals = make_hospitals() | {"small": make_hospital(100, prefix="c")}
+    plan = small_plan(min_examples=101)
+    assert "small" not in simulate(hospitals, plan, seed=0).client_ids
+    small = of_envoy(report_of(hospitals, plan), "small")
     assert small["local"]["brier"] is not None
     assert small["global"]["brier"] is not None
 
@@ -113,10 +116,10 @@ def test_a_hospital_with_nobody_to_train_on_has_no_local_model():
         on_progress=lambda done, total: progress.append((done, total)),
     )
     new = of_envoy(report, "new")
-    assert new["num_examples"] == 0
+    assert new["num_examples"] is None
     assert set(new["local"].values()) == {None}
     assert new["global"]["auroc"] == 1.0
-    assert report["pooled_test"]["local"]["brier"] is not None  # of the others' patients
+    assert set(report["pooled_test"]["local"].values()) == {None}  # not every hospital has one
     assert progress == [(done, 8) for done in range(1, 9)]  # (three alone + pooled) · two rounds
 
 
@@ -137,21 +140,6 @@ def test_the_baselines_are_the_same_whatever_the_strategy(strategy, report):
 # How sure the figures are, and the global model on all test patients
 
 
-def score(labels, *, patients=None, ages=None, **of_second_class):
-    """Rows of two classes, with each model's probability of the second."""
-    num_rows = len(labels)
-    return ScoredRows(
-        labels=np.array(labels, np.int8),
-        patients=np.array(range(num_rows) if patients is None else patients, np.int32),
-        age_bands=np.array(ages or ["40–64"] * num_rows),
-        sexes=np.array(["female"] * num_rows),
-        probabilities={
-            model: np.array([[1 - p, p] for p in values], np.float32).reshape(-1, 2)
-            for model, values in of_second_class.items()
-        },
-    )
-
-
 def test_a_global_model_that_is_always_right_beats_a_local_one_that_is_always_wrong():
     rows = score(
         [0] * 20 + [1] * 20, **{"global": [0.2] * 20 + [0.8] * 20, "local": [0.8] * 20 + [0.2] * 20}
@@ -167,7 +155,7 @@ def test_a_global_model_that_is_always_right_beats_a_local_one_that_is_always_wr
 def test_equal_models_have_an_interval_each_and_no_difference():
     values = [0.1 * (number * 7 % 10) for number in range(40)]
     gain = gain_of(score([0, 1] * 20, **{"global": values, "local": values}), seed="0")
-    interval = gain.intervals["global"]
+    interval = gain.intervals["auroc"]["global"]
     assert interval is not None
     assert interval.low < interval.estimate < interval.high
     assert gain.to_json()["difference"] == {"estimate": 0, "low": 0, "high": 0}
@@ -178,37 +166,136 @@ def test_of_under_ten_patients_there_is_no_interval_however_many_their_admission
     values = [0.2, 0.8] * 20
     rows = {"global": values, "local": values}
     nine = gain_of(score([0, 1] * 20, patients=[n % 9 for n in range(40)], **rows), seed="0")
-    assert set(nine.intervals.values()) == {None}
+    for figure in FIGURES:
+        assert set(nine.intervals[figure].values()) == {None}
     assert nine.sentence.endswith("too few patients")
     ten = gain_of(score([0, 1] * 20, patients=[n // 2 % 10 for n in range(40)], **rows), seed="0")
-    assert ten.intervals["global"] is not None
+    assert ten.intervals["auroc"]["global"] is not None
 
 
-def test_a_report_has_intervals_and_a_sentence_for_each_hospital_and_for_all(report):
+@pytest.mark.parametrize(
+    ("labels", "models", "because"),
+    [
+        ([0] * 40, ("global", "local"), "not every outcome occurs among the test patients"),
+        ([1] * 2 + [0] * 38, ("global", "local"), "too few patients have one of the outcomes"),
+        ([0, 1] * 20, ("global",), "it has no such model"),
+    ],
+    ids=["one outcome", "two with the outcome", "no local model"],
+)
+def test_where_no_difference_is_defined_the_sentence_says_why(labels, models, because):
+    values = [0.1 * (number * 7 % 10) for number in range(40)]
+    gain = gain_of(score(labels, **dict.fromkeys(models, values)), seed="0")
+    assert gain.difference is None
+    assert gain.sentence == (
+        f"No difference can be told between the global model and this hospital's own: {because}"
+    )
+    assert gain.fine_tuned_sentence == ""
+
+
+def test_every_figure_of_every_model_has_an_interval():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(400) < 0.4).astype(int)
+    values = np.clip(0.4 + 0.2 * (labels - 0.4) + 0.2 * rng.normal(size=400), 0.01, 0.99)
+    rows = score(labels, **{"global": values})
+    gain, found = gain_of(rows, seed="0").to_json(), rows.measure("global").to_json()
+    intervals = {"auroc": gain["intervals"], **gain["other_intervals"]}
+    for figure in FIGURES:
+        interval = intervals[figure]["global"]
+        assert interval["low"] < interval["estimate"] < interval["high"]
+        assert interval["estimate"] == pytest.approx(found[figure], abs=1e-6)
+    accuracy = intervals["accuracy"]["global"]
+    error = (accuracy["estimate"] * (1 - accuracy["estimate"]) / 400) ** 0.5
+    assert accuracy["high"] - accuracy["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_a_report_has_intervals_and_a_sentence_for_each_hospital_and_for_all():
+    # The outcome of every fourth patient is not what the code says: no model is always right.
+    report = report_of(
+        {
+            name: dataclasses.replace(
+                dataset,
+                labels=(dataset.labels + (np.arange(len(dataset.labels)) % 4 == 0)) % 3,
+            )
+            for name, dataset in make_hospitals().items()
+        }
+    )
     benefit = report["benefit"]
     assert [gain["name"] for gain in benefit["envoys"]] == ["north", "south", "west"]
-    for gain in (benefit["pooled_test"], *benefit["envoys"]):
+    parts = [(benefit["pooled_test"], report["pooled_test"], "the hospitals' own")]
+    parts += [
+        (gain, of_envoy(report, gain["name"]), "this hospital's own") for gain in benefit["envoys"]
+    ]
+    for gain, figures, other in parts:
         assert set(gain["intervals"]) == MODELS
-    pooled = benefit["pooled_test"]["intervals"]
-    for model in MODELS:
-        assert pooled[model]["estimate"] == pytest.approx(
-            report["pooled_test"][model]["auroc"], abs=1e-6
+        for model in MODELS:
+            interval = gain["intervals"][model]
+            assert interval["estimate"] == pytest.approx(figures[model]["auroc"], abs=1e-6)
+            assert interval["low"] <= interval["estimate"] <= interval["high"]
+            assert (interval["low"] < interval["high"]) == (model != "rule_of_thumb")
+        assert gain["difference"]["estimate"] == pytest.approx(
+            figures["global"]["auroc"] - figures["local"]["auroc"], abs=1e-6
         )
+        assert f"the global model and {other}:" in gain["sentence"]
 
 
-def test_a_count_of_test_patients_under_ten_is_hidden_and_another_so_that_no_sum_tells_it():
-    hospitals = make_hospitals()
-    federated = simulate(hospitals, small_plan(), seed=0)
-    made = benefit_report(hospitals, small_plan(), federated, num_classes=3, seed=0)
-    counts = {"north": 180, "south": 28, "west": 9}
-    gains = {
-        name: dataclasses.replace(gain, num_patients=counts[name])
-        for name, gain in made.gains.items()
+def test_of_a_hospital_with_under_ten_test_patients_nothing_is_told_and_no_sum_tells_it(report):
+    hospitals = make_hospitals() | {"small": make_hospital(30, prefix="s")}
+    assert len(hospitals["small"].rows(TEST)) == 8
+    found = report_of(hospitals)
+    small = of_envoy(found, "small")
+    assert {small[model][figure] for model in MODELS for figure in FIGURES} == {None}
+    gains = {gain["name"]: gain for gain in found["benefit"]["envoys"]}
+    assert gains["small"]["num_patients"] is None
+    assert not gains["small"]["has_enough_patients"]
+    assert set(gains["small"]["intervals"].values()) == {None}
+    assert gains["small"]["sentence"].endswith("too few patients")
+    # A total or a mean less those of the others would be that of the small one.
+    assert [gains[name]["num_patients"] for name in ("north", "south", "west")] == [44, 19, 23]
+    assert found["benefit"]["pooled_test"]["num_patients"] == 44 + 19 + 23
+    mean = np.mean([of_envoy(found, n)["global"]["brier"] for n in ("north", "south", "west")])
+    assert found["mean_of_envoys"]["global"]["brier"] == pytest.approx(mean)
+    brier = found["pooled_test"]["rule_of_thumb"]["brier"]  # no hospital's model decides it
+    counted = sum(
+        of_envoy(found, name)["rule_of_thumb"]["brier"] * len(hospitals[name].rows(TEST))
+        for name in ("north", "south", "west")
+    )
+    assert brier == pytest.approx(counted / (44 + 19 + 23), abs=1e-6)
+
+
+def test_small_hospitals_count_together_where_they_have_ten_test_patients():
+    hospitals = make_hospitals() | {
+        name: make_hospital(30, prefix=prefix) for name, prefix in (("one", "s"), ("two", "x"))
     }
-    benefit = dataclasses.replace(made, gains=gains).to_json()["benefit"]
-    assert [gain["num_patients"] for gain in benefit["envoys"]] == [180, None, None]
-    assert [gain["has_enough_patients"] for gain in benefit["envoys"]] == [True, True, False]
-    assert benefit["pooled_test"]["num_patients"] == 217
+    small = [len(hospitals[name].rows(TEST)) for name in ("one", "two")]
+    assert max(small) < 10 <= sum(small)
+    found = report_of(hospitals)
+    assert found["benefit"]["pooled_test"]["num_patients"] == 44 + 19 + 23 + sum(small)
+    assert of_envoy(found, "one")["global"]["brier"] is None
+
+
+def test_a_count_of_examples_under_ten_is_hidden_and_another_so_that_no_sum_tells_it():
+    hospitals = make_hospitals()
+    made = benefit_report(
+        hospitals,
+        small_plan(),
+        simulate(hospitals, small_plan(), seed=0),
+        num_classes=3,
+        seed=0,
+    )
+    counts = {"north": 180, "south": 28, "west": 9}
+    found = dataclasses.replace(made, num_examples=counts).to_json()
+    assert [envoy["num_examples"] for envoy in found["envoys"]] == [180, None, None]
+    assert found["num_examples"] == 217
+
+
+def test_accuracy_is_told_also_where_the_confusion_matrix_is_not(report):
+    # Of three classes some cells are empty: the model is right of nearly everybody.
+    assert report["confusion"]["macro_f1"] is None
+    assert report["confusion"]["total"] is None
+    accuracy = report["pooled_test"]["global"]["accuracy"]
+    assert report["benefit"]["pooled_test"]["other_intervals"]["accuracy"]["global"][
+        "estimate"
+    ] == pytest.approx(accuracy)
 
 
 def test_fine_tuning_is_compared_with_the_global_model_where_the_last_round_had_the_hospital():
@@ -224,8 +311,15 @@ def test_fine_tuning_is_compared_with_the_global_model_where_the_last_round_had_
     assert "the fine-tuned model and the global one" in gains["north"]["fine_tuned_sentence"]
     assert gains["south"]["fine_tuned_sentence"] == ""
     assert set(of_envoy(result, "south")["fine_tuned"].values()) == {None}
-    # Of all together it is judged on the patients of those that have one.
-    assert result["pooled_test"]["fine_tuned"] == of_envoy(result, "north")["fine_tuned"]
+    # Of all together it would be north's own.
+    pooled = result["benefit"]["pooled_test"]
+    assert set(result["pooled_test"]["fine_tuned"].values()) == {None}
+    assert pooled["intervals"]["fine_tuned"] is None
+    assert pooled["fine_tuned_difference"] is None
+    assert pooled["fine_tuned_sentence"] == (
+        "No difference can be told between the fine-tuned model and the global one:"
+        " not every hospital has such a model"
+    )
     json.dumps(result, allow_nan=False)
 
 
@@ -246,90 +340,22 @@ def test_the_fine_tuned_model_is_the_last_base_plus_the_hospitals_last_update():
             np.testing.assert_array_equal(value, base + deltas[name][parameter])
 
 
-def test_hospitals_without_a_local_model_count_for_the_others_only():
+def test_where_a_hospital_has_no_local_model_all_together_have_none():
     dataset = make_hospital(60, prefix="t")
     object.__setattr__(dataset, "splits", np.full(60, TEST, np.int8))
     report = report_of(make_hospitals() | {"new": dataset})
     (new,) = [gain for gain in report["benefit"]["envoys"] if gain["name"] == "new"]
     assert new["intervals"]["local"] is None
     assert new["intervals"]["global"]["estimate"] == 1.0
+    assert new["sentence"].endswith("and this hospital's own: it has no such model")
     pooled = report["benefit"]["pooled_test"]
-    for model in MODELS:
+    assert pooled["intervals"]["local"] is None
+    assert pooled["difference"] is None
+    assert pooled["sentence"].endswith(
+        "and the hospitals' own: not every hospital has such a model"
+    )
+    for model in MODELS - {"local", "fine_tuned"}:
         assert pooled["intervals"][model]["estimate"] == pytest.approx(
             report["pooled_test"][model]["auroc"], abs=1e-6
         )
     json.dumps(report, allow_nan=False)
-
-
-def test_the_confusion_matrix_counts_patients_over_hospitals_and_hides_small_ones():
-    # Right of each class 20; wrong 15 and 3. Shown, the margins would give the 3 away.
-    labels = [0] * 35 + [1] * 23
-    values = [0.2] * 20 + [0.8] * 15 + [0.2] * 3 + [0.8] * 20
-    one = score(labels[:30], **{"global": values[:30]})
-    other = score(labels[30:], **{"global": values[30:]})
-    confusion = assess({"one": one, "other": other}, ("No", "Yes")).to_json()["confusion"]
-    assert confusion["classes"] == ["No", "Yes"]
-    assert confusion["cells"] == [[None, None], [None, None]]
-    assert confusion["row_totals"] == [35, 23]
-    assert confusion["total"] == 58
-    assert confusion["macro_f1"] is None  # with the margins it tells the 3
-
-    large = score(labels * 5, **{"global": values * 5})
-    shown = assess({"one": large}, ("No", "Yes")).to_json()["confusion"]
-    assert shown["cells"] == [[100, 75], [15, 100]]
-    assert shown["macro_f1"] == pytest.approx((40 / 58 + 40 / 58) / 2)
-
-    twice = score(
-        [0, 0, 1, 1] * 20,
-        patients=[n // 2 for n in range(80)],
-        **{"global": [0.2, 0.2, 0.8, 0.8] * 20},
-    )
-    assert assess({"one": twice}, ("No", "Yes")).confusion.total == 40
-
-
-def test_subgroups_come_in_the_order_of_age_and_small_ones_hide_another():
-    ages = ["80 and over"] * 20 + ["under 18"] * 5 + ["18–39"] * 15
-    rows = score([0, 1] * 20, ages=ages, **{"global": [0.2, 0.8] * 20})
-    age = assess({"one": rows}, ("No", "Yes")).to_json()["subgroups"]["age"]
-    assert [(group["name"], group["num_patients"], group["auroc"]) for group in age] == [
-        ("under 18", None, None),
-        ("18–39", None, None),
-        ("80 and over", 20, 1.0),
-    ]
-
-
-def test_a_reliability_bin_does_not_tell_of_under_ten_outcomes():
-    values = np.array([0.1] * 100 + [0.5] * 100 + [0.9] * 100, np.float32)
-    outcomes = np.array([1] * 10 + [0] * 90 + [1] * 50 + [0] * 50 + [1] * 80 + [0] * 20, bool)
-    curve = shown_curve(outcomes, values, np.arange(300, dtype=np.int32))
-    assert [shown.observed for shown in curve] == [0.1, 0.5, 0.8]
-    outcomes[0] = False
-    curve = shown_curve(outcomes, values, np.arange(300, dtype=np.int32))
-    # 9 of the 100, and another bin's, so that the total does not give the 9 away.
-    assert [shown.observed for shown in curve] == [None, 0.5, None]
-    assert [shown.num_admissions for shown in curve] == [100, 100, 100]
-
-
-def test_the_calibration_of_a_model_that_says_what_happens_is_a_slope_of_one():
-    values = [0.2] * 50 + [0.8] * 50
-    outcomes = [1] * 10 + [0] * 40 + [1] * 40 + [0] * 10
-    (line,) = assess({"one": score(outcomes, **{"global": values})}, ("No", "Yes")).to_json()[
-        "calibration"
-    ]
-    assert line["class"] == "Yes"
-    assert line["slope"] == pytest.approx(1, abs=1e-5)
-    assert line["intercept"] == pytest.approx(0, abs=1e-5)
-
-
-def test_of_nobody_and_of_under_ten_patients_nothing_is_said():
-    for num_rows in (0, 9):
-        rows = score(([0, 1] * 5)[:num_rows], **{"global": ([0.2, 0.8] * 5)[:num_rows]})
-        found = assess({"one": rows}, ("No", "Yes")).to_json()
-        assert found["from_histograms"] == {"auroc": None, "auprc": None}
-        assert found["calibration"] == [
-            {"class": "Yes", "slope": None, "intercept": None, "in_the_large": None, "curve": []}
-        ]
-        assert found["confusion"]["total"] is None
-        assert found["confusion"]["macro_f1"] is None
-        assert all(g["num_patients"] is None for g in found["subgroups"]["age"])
-        json.dumps(found, allow_nan=False)

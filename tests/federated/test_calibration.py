@@ -8,7 +8,7 @@ from federated.calibration import (
     ReliabilityBin,
     brier_scores,
     calibration_line,
-    calibration_lines,
+    intercept_statistic,
     reliability_curve,
     slope_statistic,
 )
@@ -94,30 +94,17 @@ def test_certainties_are_kept_a_millionth_away_from_nought_and_one():
     assert line.slope == approx(0.0, abs=1e-9)
 
 
-def test_each_of_three_classes_has_its_line():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(4000, 3))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = (rng.random((4000, 1)) > np.cumsum(probabilities, axis=1)).sum(axis=1).clip(0, 2)
-    lines = calibration_lines(labels.astype(np.int8), probabilities.astype(np.float32))
-    assert len(lines) == 3
-    assert None not in lines
-    for line in filter(None, lines):
-        assert line.slope == approx(1.0, abs=0.15)
-    of_two = calibration_lines((labels > 0).astype(np.int8), probabilities[:, :2])
-    assert len(of_two) == 1
-
-
 def test_the_interval_of_a_slope_is_that_of_refitting_each_resample():
     is_positive, logits = make_outcomes(400)
     probabilities = sigmoid(1.2 * logits)
     statistic = slope_statistic(is_positive, probabilities)
     weights = np.random.default_rng(2).integers(0, 3, (5, 400))
     refitted = [
-        line_of(np.repeat(is_positive, times), np.repeat(probabilities, times)).slope
-        for times in weights
+        line_of(np.repeat(is_positive, times), np.repeat(probabilities, times)) for times in weights
     ]
-    assert statistic(weights.astype(float)) == approx(refitted, abs=1e-3)
+    assert statistic(weights.astype(float)) == approx([line.slope for line in refitted], abs=1e-3)
+    intercepts = intercept_statistic(is_positive, probabilities)(weights.astype(float))
+    assert intercepts == approx([line.intercept for line in refitted], abs=1e-3)
     figures = resample({"": statistic}, np.arange(400), num_resamples=300, seed=0)[""]
     assert bootstrap(statistic, np.arange(400), num_resamples=300, seed=0) == figures.interval()
     assert np.percentile(figures.figures, 2.5) < 1 / 1.2 < np.percentile(figures.figures, 97.5)

@@ -17,7 +17,8 @@ from federated.datasets import (
     source_named,
 )
 from federated.errors import SchemaMismatchError, UnknownDatasetError, UnreadableDatasetError
-from federated.features import TEST, TRAIN, VALIDATION, feature_schema
+from federated.features import TEST, TRAIN, VALIDATION
+from federated.schemas import feature_schema
 from tests.federated.builders import make_dataset, make_hospital, make_record, subjects_in
 
 SCHEMA = feature_schema("risk_tier")
@@ -166,6 +167,7 @@ def test_a_source_is_found_under_its_name_and_an_unknown_one_refused(monkeypatch
     source = DatasetSource(
         schema=feature_schema,
         freeze=lambda envoy_id, user_id: 1,
+        export=lambda snapshot_id: None,
         build=lambda snapshot_id, target, heartbeat: make_hospital(3),
         count_labelled_patients=lambda envoy_id, target, at_most: 3,
     )

@@ -8,7 +8,8 @@ import pytest
 
 from federated.cohorts import AdmissionRecord, CodedDiagnosis
 from federated.errors import UnknownTargetError
-from federated.features import TEST, TRAIN, VALIDATION, encode, feature_schema, split_of
+from federated.features import TEST, TRAIN, VALIDATION, encode, split_of
+from federated.schemas import feature_schema
 from tests.federated.builders import make_record
 
 KNOWN: dict[str, Any] = {

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -157,12 +155,6 @@ def test_another_file_is_refused_and_says_why(tmp_path):
     published.write_text("method,test_set,accuracy\nPooled Training,pooled,0.8\n")
     with pytest.raises(UnreadableDatasetError, match="too few runs of Pooled Training"):
         read_published(tmp_path)
-
-
-def test_a_folder_without_the_data_is_refused_in_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["flamby", "--data", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"heart_disease_4sites\.csv cannot be read"):
-        flamby.main()
 
 
 def test_the_split_is_flambys():

@@ -5,14 +5,13 @@ import pytest
 
 from federated.intervals import (
     Interval,
+    Resampled,
     auprc_statistic,
     auroc_statistic,
     bootstrap,
     in_words,
     mean_statistic,
-    pooled_mean,
     resample,
-    resampled_sums,
     sample_weights,
 )
 from federated.metrics import measure
@@ -153,21 +152,16 @@ def test_there_is_no_interval_of_what_is_undefined(labels):
     assert bootstrap(mean_statistic(np.zeros(0)), np.zeros(0, np.int32), seed=0) is None
 
 
-def test_a_pooled_mean_comes_from_sums_of_hospitals():
-    rng = np.random.default_rng(5)
-    north, south = rng.normal(0.2, 0.1, 40), rng.normal(0.2, 0.1, 120)
-    patients = np.arange(160, dtype=np.int32)
-    sums = [
-        resampled_sums(north, patients[:40], seed="7:north"),
-        resampled_sums(south, patients[:120], seed="7:south"),
-        resampled_sums(np.full(9, 99.0), patients[:9], seed="7:west"),  # too few: counts for none
-    ]
-    pooled = np.concatenate([north, south])
-    found = pooled_mean(sums)
-    assert found.estimate == approx(pooled.mean())
-    here = interval_of(mean_statistic(pooled), patients, seed=0)
-    assert width(found.interval()) == approx(width(here), rel=0.15)
-    assert pooled_mean(sums[2:]).interval() is None
+def test_an_interval_reaches_as_far_as_a_figure_outside_its_percentiles():
+    drawn = np.linspace(0.03, 0.09, 101)
+    below = Resampled(np.append(0.02, drawn)).interval()
+    assert below == Interval(0.02, 0.02, approx(0.0885))
+    above = Resampled(np.append(0.2, drawn)).interval()
+    assert above == Interval(0.2, approx(0.0315), 0.2)
+    # All resamples are above zero, and the difference itself is not.
+    crossed = Resampled(np.append(-0.01, drawn)).interval()
+    assert in_words(crossed).endswith("and this hospital's own: −0.01 (−0.01 to 0.09)")
+    assert in_words(crossed).startswith("No difference can be told")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +203,14 @@ def test_a_pooled_mean_comes_from_sums_of_hospitals():
 )
 def test_a_difference_is_told_in_a_sentence(difference, sentence):
     assert in_words(difference) == sentence
+
+
+def test_a_difference_that_there_is_not_says_why():
+    words = in_words(None, because="it has no such model")
+    assert words == (
+        "No difference can be told between the global model and this hospital's own:"
+        " it has no such model"
+    )
 
 
 def test_a_lower_brier_score_beats_a_higher_one():

@@ -181,37 +181,39 @@ def test_training_that_diverges_is_refused():
 
 
 def test_a_model_is_measured_on_the_validation_patients():
-    # Right twice with probability 3/4, on rows to train on it would be wrong.
+    # Right of all ten with probability 3/4, on rows to train on it would be wrong.
     params = ZERO | make_params(codes=[[np.log(3), 0], [0, np.log(3)]])
     dataset = make_dataset(
-        [0, 1, 1, 0], sparse=[[0], [1], [0], [1]], splits=[VALIDATION, VALIDATION, TRAIN, TRAIN]
+        [0, 1] * 5 + [1, 0],
+        sparse=[[0], [1]] * 5 + [[0], [1]],
+        splits=[VALIDATION] * 10 + [TRAIN, TRAIN],
     )
     metrics = validation_metrics(params, dataset, AS_IS)
     assert metrics == {
         "validation_loss": pytest.approx(-np.log(0.75)),
         "validation_auroc": 1.0,
-        "num_validation": 2,
+        "num_validation": 10,
     }
 
 
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ([], {"validation_loss": None, "validation_auroc": None, "num_validation": 0}),
-        (
-            [0, 0],
-            {
-                "validation_loss": pytest.approx(np.log(2)),
-                "validation_auroc": None,
-                "num_validation": 2,
-            },
-        ),
-    ],
-    ids=["nobody", "one class"],
-)
-def test_a_figure_that_the_validation_patients_do_not_define_is_none(labels, expected):
-    dataset = make_dataset(labels, splits=[VALIDATION] * len(labels))
-    assert validation_metrics(ZERO, dataset, AS_IS) == expected
+def test_a_figure_that_the_validation_patients_do_not_define_is_none():
+    dataset = make_dataset([0] * 12, splits=[VALIDATION] * 12)
+    assert validation_metrics(ZERO, dataset, AS_IS) == {
+        "validation_loss": pytest.approx(np.log(2)),
+        "validation_auroc": None,
+        "num_validation": 12,
+    }
+
+
+@pytest.mark.parametrize("num_patients", [0, 1, 9])
+def test_of_under_ten_validation_patients_nothing_leaves_however_many_their_admissions(
+    num_patients,
+):
+    labels = [0, 1] * (2 * num_patients)
+    patients = [row % num_patients for row in range(len(labels))]
+    dataset = make_dataset(labels, splits=[VALIDATION] * len(labels), patients=patients)
+    metrics = validation_metrics(ZERO, dataset, AS_IS)
+    assert metrics == {"validation_loss": None, "validation_auroc": None, "num_validation": None}
 
 
 def test_a_process_trains_with_one_thread():

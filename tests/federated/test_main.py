@@ -53,9 +53,9 @@ def test_a_cohort_folder_is_trained_on_and_reported_as_json(tmp_path):
     assert {"pooled_test", "mean_of_envoys"} <= set(report)
 
 
-def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_1():
+def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_2():
     done = run("nowhere")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("federated: nowhere: no cohort: neither envoys/<name>/")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -73,13 +73,21 @@ def test_a_folder_that_is_no_cohort_is_refused_in_words_and_with_status_1():
             "federated: mu is a number, not 'much'",
         ),
         (["--learning-rate", "-1"], "federated: learning_rate lies in (0, 100)"),
-        (["--rounds", "0"], "federated: a run has at least one round, not 0"),
+        (["--rounds", "0"], "federated: num_rounds is a whole number from 1, not 0"),
+        (
+            ["--weight-decay", "0.9", "--learning-rate", "2"],
+            "federated: learning_rate times weight_decay is below 1, not 2 times 0.9",
+        ),
+        (["--learning-rate", "nan"], "federated: learning_rate lies in (0, 100), not nan"),
+        (["--local-epochs", "0"], "federated: local_epochs starts at 1, not 0"),
         (["--target", "died_in_hospital"], "federated: no hospital sent feature statistics"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_words(tmp_path, monkeypatch, option, words):
+def test_what_cannot_be_run_is_refused_in_words(tmp_path, monkeypatch, capsys, option, words):
     data_dir = write_cohort(tmp_path)  # it does not say who died
     monkeypatch.setattr(sys, "argv", ["federated", str(data_dir), *option])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert str(stopped.value.code).startswith(words)
+    assert stopped.value.code == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err[: len(words)]) == ("", words)

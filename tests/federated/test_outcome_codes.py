@@ -1,7 +1,5 @@
 import sys
 
-import pytest
-
 from federated.cohorts import find_envoys
 from federated.outcome_codes import (
     Figure,
@@ -63,9 +61,3 @@ def test_both_figures_are_printed_by_one_command(tmp_path, monkeypatch, capsys):
     main()
     assert "60 patients have a code that defines death" in capsys.readouterr().out
     assert report.exists()
-
-
-def test_a_folder_that_is_no_cohort_is_refused_in_words(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["outcome", "--data", "nowhere"])
-    with pytest.raises(SystemExit, match="outcome codes: nowhere: no cohort"):
-        main()

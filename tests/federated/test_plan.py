@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,9 +11,9 @@ from federated.errors import (
     UnknownStrategyError,
     UnknownTargetError,
 )
-from federated.features import feature_schema
 from federated.icd import vocabulary_sha256
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan, plan_sha256
+from federated.schemas import feature_schema
 
 PLAN = make_plan(target="risk_tier")
 CHANGES: dict[str, Any] = {
@@ -159,7 +160,15 @@ def test_the_hash_does_not_depend_on_the_order_of_keys():
         ({"strategy": "fedprox"}, "strategy_parameters with .*mu"),
         ({"strategy_parameters": {"mu": 0.1}}, "strategy_parameters with .*mu"),
         ({"strategy_parameters": None}, "strategy_parameters is no JSON object"),
-        ({"num_rounds": 0}, "a run has at least one round, not 0"),
+        ({"num_rounds": 0}, "num_rounds is a whole number from 1, not 0"),
+        ({"num_rounds": "3"}, "num_rounds is a whole number from 1, not '3'"),
+        ({"num_rounds": True}, "num_rounds is a whole number from 1, not True"),
+        ({"min_examples": 1.5}, "min_examples is a whole number from 0, not 1.5"),
+        ({"min_contributors": -1}, "min_contributors is a whole number from 0, not -1"),
+        (
+            {"local_training": PLAN.to_json()["local_training"] | {"batch_size": "128"}},
+            "batch_size is a whole number, not '128'",
+        ),
     ],
 )
 def test_a_plan_with_another_field_or_out_of_range_is_refused(plain, words):
@@ -182,23 +191,42 @@ def test_what_is_no_object_is_no_plan():
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "words"),
     [
-        {"local_epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": -0.1},
-        {"learning_rate": 100.0},
-        {"learning_rate": float("nan")},
-        {"weight_decay": -0.1},
-        {"weight_decay": 1.0},
-        {"weight_decay": float("nan")},
+        ({"local_epochs": 0}, "local_epochs starts at 1, not 0"),
+        ({"local_epochs": True}, "local_epochs is a whole number, not True"),
+        ({"local_epochs": 2.0}, "local_epochs is a whole number, not 2.0"),
+        ({"local_epochs": None}, "local_epochs is a whole number, not None"),
+        ({"batch_size": 0}, "batch_size lies between 1 and 2147483647, not 0"),
+        ({"batch_size": "16"}, "batch_size is a whole number, not '16'"),
+        ({"learning_rate": 0.0}, "learning_rate lies in (0, 100), not 0.0"),
+        ({"learning_rate": -0.1}, "learning_rate lies in (0, 100), not -0.1"),
+        ({"learning_rate": 100.0}, "learning_rate lies in (0, 100), not 100.0"),
+        ({"learning_rate": float("nan")}, "learning_rate lies in (0, 100), not nan"),
+        ({"learning_rate": float("inf")}, "learning_rate lies in (0, 100), not inf"),
+        ({"learning_rate": "0.3"}, "learning_rate is a number, not '0.3'"),
+        ({"learning_rate": True}, "learning_rate is a number, not True"),
+        ({"weight_decay": -0.1}, "weight_decay lies in [0, 1), not -0.1"),
+        ({"weight_decay": 1.0}, "weight_decay lies in [0, 1), not 1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay lies in [0, 1), not nan"),
+        ({"weight_decay": [0.1]}, "weight_decay is a number, not [0.1]"),
+        (
+            {"learning_rate": 2.0, "weight_decay": 0.5},
+            "learning_rate times weight_decay is below 1, not 2 times 0.5, which is 1",
+        ),
     ],
 )
-def test_local_training_out_of_range_is_refused(values):
+def test_a_wrong_parameter_of_local_training_is_named_with_what_it_is_and_may_be(values, words):
     LocalTrainingConfig(local_epochs=1, batch_size=1, learning_rate=99.9, weight_decay=0.0)
-    with pytest.raises(InvalidPlanError):
+    LocalTrainingConfig(learning_rate=2.0, weight_decay=0.49)
+    with pytest.raises(InvalidPlanError, match=re.escape(words)):
         LocalTrainingConfig(**values)
+
+
+def test_a_whole_learning_rate_is_the_same_plan_as_its_float():
+    one = [LocalTrainingConfig(learning_rate=rate, weight_decay=0) for rate in (1, 1.0)]
+    hashes = {replace(PLAN, local_training=config).sha256 for config in one}
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@ import pytest
 
 from federated import prediction
 from federated.architectures import initial_params
-from federated.features import EncodedAdmission, encode, feature_schema
-from federated.prediction import contributions, predict_admissions, predict_rows
+from federated.features import EncodedExample, encode
+from federated.prediction import contributions, predict_examples, predict_rows
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
 from federated.seeds import rng_for
 from tests.federated.builders import CODE_OF_TIER, make_hospital, make_params, make_record
 
@@ -41,7 +42,7 @@ def admission(*categories, age=np.nan):
     numeric = [np.nan] * NUM_NUMERIC
     numeric[AGE] = age
     sparse = sorted(SCHEMA.sparse_index[f"code {category}"] for category in categories)
-    return EncodedAdmission(sparse, numeric)
+    return EncodedExample(sparse, numeric)
 
 
 def test_rows_and_admissions_are_predicted_alike():
@@ -51,7 +52,7 @@ def test_rows_and_admissions_are_predicted_alike():
     ]
     encoded = [admission for _, admission in encode(records, SCHEMA)]
     by_row = predict_rows(shallow_params(), SCALING, make_hospital(3), np.arange(3))
-    by_admission = predict_admissions(shallow_params(), SCALING, encoded)
+    by_admission = predict_examples(shallow_params(), SCALING, encoded)
     np.testing.assert_array_equal(by_row, by_admission)
     np.testing.assert_allclose(by_row.sum(axis=1), 1, rtol=1e-6)
 
@@ -71,7 +72,7 @@ def test_no_rows_are_no_predictions():
 
 def test_an_admission_without_any_input_gets_the_models_prior():
     params = effects() | make_params(bias=[0, np.log(3)])
-    found = predict_admissions(params, SCALING, [admission(), admission("I10")])
+    found = predict_examples(params, SCALING, [admission(), admission("I10")])
     np.testing.assert_allclose(found, [[0.25, 0.75]] * 2, rtol=1e-6)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from federated import benefit
 from federated.datasets import build_dataset, concatenate
-from federated.features import TEST, TRAIN, feature_schema
+from federated.features import TEST, TRAIN
 from federated.params import check_finite, subtract
 from federated.prediction import predict_rows
+from federated.schemas import feature_schema
 from federated.simulation import simulate
 from federated.strategies import strategies
 from tests.federated.builders import (
@@ -50,12 +51,12 @@ def twice(dataset):
 
 
 ODD = {
-    "one class": make_hospital(40, prefix="h", tiers=[2]),
+    "one class": make_hospital(100, prefix="h", tiers=[2]),
     "one patient too few": make_hospital(19, prefix="q"),
     "nobody": nobody(),
-    "duplicated patients": twice(make_hospital(40, prefix="d")),
-    "no ages": unknown_ages(make_hospital(40, prefix="u")),
-    "no inputs at all": without_inputs(40),
+    "duplicated patients": twice(make_hospital(100, prefix="d")),
+    "no ages": unknown_ages(make_hospital(100, prefix="u")),
+    "no inputs at all": without_inputs(100),
 }
 SIT_OUT = {"one patient too few", "nobody"}
 
@@ -78,10 +79,14 @@ def test_a_report_with_an_odd_hospital_says_null_where_a_figure_is_undefined(odd
     report = benefit.benefit_report(datasets, plan, result, num_classes=3, seed=0).to_json()
     json.dumps(report, allow_nan=False)
     figures = next(row for row in report["envoys"] if row["name"] == "odd")
-    outcomes = ODD[odd].labels[ODD[odd].rows(TEST)]
-    assert (figures["global"]["auroc"] is None) == (len(np.unique(outcomes)) < 3)
-    assert (figures["global"]["brier"] is None) == (len(outcomes) == 0)
-    assert (figures["local"]["brier"] is None) == (len(outcomes) == 0)
+    tested = ODD[odd].rows(TEST)
+    has_enough = len(np.unique(ODD[odd].patients[tested])) >= 10
+    assert has_enough == (odd not in SIT_OUT)
+    has_all = has_enough and len(np.unique(ODD[odd].labels[tested])) == 3
+    assert has_all == (odd not in SIT_OUT | {"one class"})
+    assert (figures["global"]["auroc"] is not None) == has_all
+    assert (figures["global"]["brier"] is not None) == has_enough
+    assert (figures["local"]["brier"] is not None) == has_enough
     assert report["pooled_test"]["global"]["auroc"] is not None
 
 
@@ -150,7 +155,7 @@ def test_an_input_that_is_missing_everywhere_gets_no_weight():
 
 
 def test_an_input_that_is_missing_at_one_hospital_is_scaled_by_the_others():
-    odd = {"odd": unknown_ages(make_hospital(40, prefix="u"))}
+    odd = {"odd": unknown_ages(make_hospital(100, prefix="u"))}
     without = simulate(HOSPITALS, small_plan(), seed=0).scaling
     beside = simulate(HOSPITALS | odd, small_plan(), seed=0).scaling
     assert (beside.mean[AGE], beside.std[AGE]) == (without.mean[AGE], without.std[AGE])

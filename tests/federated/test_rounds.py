@@ -5,7 +5,7 @@ import pytest
 
 from federated.aggregation import ClientUpdate
 from federated.errors import EmptyRoundError, NotFiniteError, ShapeMismatchError
-from federated.features import TEST, feature_schema
+from federated.features import TEST
 from federated.params import params_sha256, subtract, under
 from federated.rounds import (
     check_update,
@@ -16,6 +16,7 @@ from federated.rounds import (
     takes_part,
 )
 from federated.scaling import feature_statistics, pooled_scaling
+from federated.schemas import feature_schema
 from tests.federated.builders import (
     as_lists,
     make_dataset,
@@ -39,7 +40,7 @@ def assert_near(first, second):
 
 
 def trained(**changes):
-    hospital = make_hospital(30)
+    hospital = make_hospital(90)
     options = {"seed": 0, "round_number": 1, "client_id": "north", **changes}
     plan = options.pop("plan", small_plan())
     return client_update(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from federated.datasets import build_dataset
-from federated.features import feature_schema
 from federated.metrics import UNDEFINED, measure
+from federated.schemas import feature_schema
 from federated.subgroups import age_bands, ages_of, by_subgroup, sexes_of
 from federated.suppression import SuppressedTable, suppress
 from tests.federated.builders import make_record

@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from federated.cohorts import check_envoy, find_envoys, read_admissions
 from federated.datasets import ClientDataset, build_dataset, concatenate
-from federated.features import TEST, TRAIN, feature_schema
+from federated.features import TEST, TRAIN
 from federated.icd import CodeStatus, code_status
+from federated.schemas import feature_schema
 from federated.synthetic import HOSPITALS, code_table, write_synthetic_cohort
 from federated.targets import risk_tier
 

@@ -10,9 +10,9 @@ from diagnoses.models import Admission, Import
 from envoys.errors import StorageError
 from envoys.models import AuditEvent
 from federated.errors import SchemaMismatchError
-from federated.features import feature_schema
 from federated.params import from_bytes
 from federated.prediction import predict_rows
+from federated.schemas import feature_schema
 from inference.models import InferenceRun, Prediction
 from inference.services import (
     global_version,

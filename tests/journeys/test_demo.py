@@ -128,9 +128,12 @@ def assert_report_is_complete(demo: Demo) -> None:
     assert set(report) == {
         *("study", "target", "strategy", "rounds", "seed", "num_envoys", "num_examples"),
         *("final_sha256", "seconds", "pooled_test", "mean_of_envoys", "envoys"),
+        "from_histograms",
     }
     assert set(report["seconds"]) == {"import", "train", "per_round_median"}
     assert report["num_envoys"] == len(report["envoys"]) == 5
+    for figure in report["from_histograms"].values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
     for row in (report["pooled_test"], report["mean_of_envoys"], *report["envoys"]):
         assert set(row) >= MODELS
         assert all(set(row[model]) == FIGURES for model in MODELS)

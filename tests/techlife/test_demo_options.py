@@ -31,11 +31,11 @@ def options(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rounds": 0}, "at least one round"),
+        ({"rounds": 0}, "num_rounds is a whole number from 1, not 0"),
         ({"target": "luck"}, "no target is called 'luck'; there are risk_tier"),
         ({"strategy": "vote"}, "no strategy is called 'vote'"),
         ({"learning_rate": 0.0}, r"learning_rate lies in \(0, 100\)"),
-        ({"batch_size": 0}, "local_epochs and batch_size start at 1"),
+        ({"batch_size": 0}, r"batch_size lies between 1 and \d+, not 0"),
         ({"network": "oracle"}, "no network is called 'oracle'"),
         ({"strategy_parameter": ["mu=1"]}, "fedavg has no parameter mu; its parameters: none"),
         ({"strategy": "median", "strategy_parameter": ["num_bad"]}, "name=value, not 'num_bad'"),

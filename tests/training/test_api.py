@@ -90,6 +90,73 @@ def test_a_plan_that_cannot_be_is_refused_in_words(scientist, values):
     assert not StudyMembership.objects.exists()
 
 
+LOCAL_NAMES = "local_epochs, batch_size, learning_rate, weight_decay"
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "field", "words"),
+    [
+        (
+            "packages",
+            {"local_training": {"learning_rte": 0.1}},
+            "local_training.learning_rte",
+            f"No parameter is called 'learning_rte'; there are {LOCAL_NAMES}.",
+        ),
+        (
+            "packages",
+            {"stratgy": "median"},
+            "stratgy",
+            "No parameter is called 'stratgy'; there are study, envoys, strategy,"
+            " strategy_parameters, num_rounds, local_training.",
+        ),
+        ("runs", {"sead": 1}, "sead", "No parameter is called 'sead'; there are "),
+        ("studies", {"target": "risk_tier", "net": "x"}, "net", "No parameter is called 'net'"),
+        (
+            "packages",
+            {"local_training": {"learning_rate": True}},
+            "local_training.learning_rate",
+            "A valid number is required.",
+        ),
+        (
+            "packages",
+            {"strategy": "fedprox", "strategy_parameters": {"nu": 1}},
+            None,
+            "fedprox has no parameter nu; its parameters: mu",
+        ),
+        (
+            "packages",
+            {"strategy": "fedprox", "strategy_parameters": {"mu": True}},
+            None,
+            "mu is a number, not True",
+        ),
+        (
+            "packages",
+            {"strategy": "scaffold", "strategy_parameters": {"weighted_by_examples": "no"}},
+            None,
+            "weighted_by_examples is true or false, not 'no'",
+        ),
+        (
+            "packages",
+            {"local_training": {"learning_rate": "nan"}},
+            "local_training.learning_rate",
+            "A valid number is required.",
+        ),
+        (
+            "packages",
+            {"local_training": {"learning_rate": 2, "weight_decay": 0.5}},
+            None,
+            "learning_rate times weight_decay is below 1, not 2 times 0.5, which is 1",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(scientist, path, values, field, words):
+    make_envoy()
+    refused = scientist.post(f"/api/v1/{path}", values, code=400)
+    text = refused["errors"][field][0] if field else refused["detail"]
+    assert text.startswith(words)
+    assert not StudyMembership.objects.exists()
+
+
 def test_a_package_is_approved_by_its_hash_revoked_and_refused(scientist, doctor, doctor_user):
     other = make_envoy()
     scientist.post("/api/v1/packages", {"envoys": [doctor_user.envoy_id, other.pk]})
@@ -271,7 +338,7 @@ def test_a_hospital_that_is_named_twice_takes_part_once(queue, scientist, hospit
 def test_a_list_without_an_active_hospital_is_refused_in_words(scientist, path):
     version = make_version()
     suspended = make_envoy(status=Envoy.Status.SUSPENDED)
-    body = {"model_version": version.pk}
+    body = {"model_version": version.pk} if path == "distributions" else {}
     empty = scientist.post(f"/api/v1/{path}", {**body, "envoys": []}, code=400)
     assert empty["errors"]["envoys"] == ["Choose at least one hospital."]
     for pk in (suspended.pk, 999):

@@ -1,3 +1,5 @@
+import copy
+import re
 from typing import Any
 
 import pytest
@@ -32,11 +34,20 @@ def gain(name: str, **values: Any) -> dict[str, Any]:
         "sentence": f"The global model helps {name}",
         "fine_tuned_difference": interval,
         "fine_tuned_sentence": f"Fine-tuning helps {name}",
+        "other_intervals": {
+            figure: {"global": {"estimate": middle, "low": middle - half, "high": middle + half}}
+            for figure, middle, half in (
+                ("auprc", 0.3, 0.05),
+                ("accuracy", 0.6, 0.05),
+                ("brier", 0.2, 0.02),
+            )
+        },
         **values,
     }
 
 
-REPORT = {
+REPORT: dict[str, Any] = {
+    "num_examples": 1289,
     "pooled_test": figures(0.5),
     "mean_of_envoys": figures(0.5),
     "envoys": [
@@ -50,7 +61,13 @@ REPORT = {
             {"name": "Alpha", **gain("Alpha")},
             {
                 "name": "Beta",
-                **gain("Beta", num_patients=None, has_enough_patients=False, intervals={}),
+                **gain(
+                    "Beta",
+                    num_patients=None,
+                    has_enough_patients=False,
+                    intervals={},
+                    other_intervals={},
+                ),
             },
         ],
     },
@@ -72,6 +89,27 @@ REPORT = {
         "macro_f1": 0.654,
     },
     "subgroups": {"age": [], "sex": []},
+    "from_histograms": {
+        "auroc": {"value": 0.652, "low": 0.651, "high": 0.653},
+        "auprc": {"value": 0.203, "low": 0.178, "high": 0.248},
+    },
+    "by_hospital": [
+        {
+            "name": "Alpha",
+            "calibration": [
+                {
+                    "class": "High",
+                    "slope": 0.91,
+                    "intercept": -0.05,
+                    "in_the_large": 0.0,
+                    "slope_interval": {"estimate": 0.91, "low": 0.71, "high": 1.11},
+                }
+            ],
+            "confusion": [[81, 19], [30, 50]],
+            "macro_f1": 0.612,
+        },
+        {"name": "Beta", "calibration": [], "confusion": None, "macro_f1": None},
+    ],
 }
 
 
@@ -106,16 +144,82 @@ def test_the_page_has_a_sentence_and_five_models_for_each_hospital(run):
     assert "0.630" in html  # fine-tuned
     assert "0.650 to 0.750" in html
     assert "0.95" in html
-    assert "1,020" in html
+    assert "Not shown: one of its cells holds under 10 patients." in html
     assert '<script id="benefit-data" type="application/json">' in html
     assert '<details data-keep-open="confusion" open>' in html
 
 
+def cells_of(html: str, hospital: str) -> list[list[str]]:
+    """What stands in a hospital's rows, table by table."""
+    rows = re.findall(rf'<tr>\s*<th scope="row">{hospital}</th>(.*?)</tr>', html)
+    return [
+        [
+            " ".join(re.sub(r"<[^>]+>", " ", cell).split())
+            for cell in re.findall(r"<td.*?</td>", row)
+        ]
+        for row in rows
+    ]
+
+
 def test_of_under_ten_test_patients_no_figure_is_shown(run):
     html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
-    assert "under 10" in html
-    assert "0.720" not in html
-    assert "0.72" not in html
+    models, global_model = cells_of(html, "Beta")
+    assert models == ["55", "under 10", *["–"] * 5]
+    assert global_model == ["under 10", *["–"] * 5]
+    assert cells_of(html, "Alpha")[0][:3] == ["1,234", "180", "0.600 0.650 to 0.750"]
+
+
+def test_the_page_shows_how_good_the_global_model_is_at_each_hospital(run):
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert cells_of(html, "Alpha")[1] == [
+        "180",
+        "0.300 0.250 to 0.350",
+        "0.200 0.180 to 0.220",
+        "0.600 0.550 to 0.650",
+        "0.612",
+        "High: slope 0.91 0.71 to 1.11 , intercept -0.05",
+    ]
+    # Of all together a cell of the matrix is hidden: no Macro-F1.
+    assert cells_of(html, "All test patients together")[1][4] == "–"
+    assert "Confusion matrix, Alpha" in html
+    assert cells_of(html, "Low")[0] == ["81", "19"]
+    assert "Confusion matrix, Beta" not in html
+    for sentence in (
+        "AUROC over all hospitals from exchanged score histograms 0.652 (0.651 to 0.653 possible).",
+        "AUPRC over all hospitals from exchanged score histograms 0.203 (0.178 to 0.248 possible).",
+    ):
+        assert sentence in html
+
+
+def test_the_counts_of_examples_are_those_of_the_runs_page(run):
+    report = copy.deepcopy(REPORT)
+    report["envoys"][1]["num_examples"] = 7  # 1,241 less 1,234
+    TrainingRun.objects.update(report=report)
+    client = client_of(make_user(User.Role.DATA_SCIENTIST))
+    for page, place in (("training:run-benefit", 0), ("training:run-detail", 0)):
+        response = client.get(reverse(page, args=[run.pk]))
+        html = " ".join(response.content.decode().split())
+        for hospital in ("Alpha", "Beta"):
+            assert cells_of(html, hospital)[place][0] == "–", page
+
+
+def test_a_report_made_before_there_was_so_much_in_it_is_still_shown(run):
+    report = copy.deepcopy(REPORT)
+    for name in ("from_histograms", "by_hospital", "num_examples"):
+        del report[name]
+    for each in (report["benefit"]["pooled_test"], *report["benefit"]["envoys"]):
+        each.pop("other_intervals")
+    TrainingRun.objects.update(report=report)
+    scientist = make_user(User.Role.DATA_SCIENTIST)
+    html = text_of(scientist, run)
+    assert cells_of(html, "Alpha")[1] == ["180", "0.300", "0.200", "0.600", "–", "–"]
+    assert "exchanged score histograms" not in html
+    assert (
+        client_of(scientist).get(reverse("training:run-detail", args=[run.pk])).status_code == 200
+    )
+    older = {name: report[name] for name in ("pooled_test", "mean_of_envoys", "envoys")}
+    TrainingRun.objects.update(report=older)
+    assert "Not compared" in text_of(scientist, run)
 
 
 def test_a_doctor_sees_their_own_hospital_and_all_together(run):
@@ -140,6 +244,10 @@ def test_the_call_answers_the_same_numbers(run):
     assert hospital["models"][3]["auroc"] == pytest.approx(0.63)
     assert hospital["model_choice"] is None
     assert found["confusion"] == REPORT["confusion"]
+    assert found["from_histograms"] == REPORT["from_histograms"]
+    assert hospital["models"][2]["brier_interval"]["low"] == pytest.approx(0.18)
+    assert hospital["calibration"][0]["slope_interval"]["high"] == pytest.approx(1.11)
+    assert (hospital["confusion"], hospital["macro_f1"]) == ([[81, 19], [30, 50]], 0.612)
 
 
 def test_before_the_report_the_page_says_when_it_comes(run):

@@ -52,14 +52,30 @@ def overrule(choice, by, kind: str = Kind.FINE_TUNED, reason="it knows our patie
 # Made with the report
 
 
+def check_choice(choice: ModelChoice) -> None:
+    """It follows from its figures: another model only where its loss is surely lower."""
+    losses, lower_by = choice.figures["losses"], choice.figures["lower_by"]
+    assert set(losses) == {"global", "fine_tuned", "local"}
+    if choice.reason.startswith("There are under 10 validation patients"):
+        assert set(losses.values()) == {None}
+        assert choice.kind == Kind.GLOBAL
+        return
+    assert choice.reason.startswith("On ")
+    for model, difference in lower_by.items():
+        assert difference["estimate"] == pytest.approx(losses["global"] - losses[model])
+    better = [model for model, found in lower_by.items() if round(found["low"], 4) > 0]
+    best = min(better, key=lambda model: losses[model], default="global")
+    assert choice.kind == best.upper()
+
+
 def test_a_report_chooses_for_each_hospital_and_keeps_what_can_be_served(queue, hospitals):
     run = start(hospitals)
     queue.work_and_sweep()
     choices = {choice.envoy: choice for choice in run.choices.all()}
     assert set(choices) == set(hospitals[:3])
+    assert any(choice.reason.startswith("On ") for choice in choices.values())
     for envoy, choice in choices.items():
-        assert "validation patients" in choice.reason
-        assert set(choice.figures["losses"]) == {"global", "fine_tuned", "local"}
+        check_choice(choice)
         alone = run.versions.get(envoy=envoy, kind=Kind.LOCAL)
         assert alone.storage_key == f"trained_model/{run.started_at:%Y%m%dT%H%M%SZ}-local"
         content = envoy_path(envoy, f"{alone.storage_key}/model.safetensors").read_bytes()

@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from diagnoses.models import CodeReport
 from envoys.models import Envoy, User
+from federated.code_report import seen_from_outside
 from tests.factories import (
     make_assignment,
     make_envoy,
@@ -28,6 +29,23 @@ pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No direc
 
 LIST, MANUAL = "training:envoy-list", "training:manual-round"
 DASHBOARD = "training:federation-dashboard"
+
+
+def odd_codes(kind, *codes):
+    names = ("code", "title", "is_listed", "num_patients")
+    return {
+        "kind": kind,
+        "group": kind,
+        "title": kind,
+        "num_codes": len(codes),
+        "codes": [dict(zip(names, code, strict=True)) | {"icd_version": 10} for code in codes],
+    }
+
+
+ODD_CODES = [
+    odd_codes("unknown", ("U0JACK", "", False, 4711), ("U0JOHN", "", False, 3)),
+    odd_codes("unspecific", ("I10", "Hypertension", True, 1234), ("I50", "Failure", True, 7)),
+]
 ROLES = [User.Role.DATA_SCIENTIST, User.Role.ADMINISTRATOR]
 
 
@@ -169,20 +187,38 @@ def test_a_doctor_sees_the_own_hospital_only(client):
 def test_the_odd_codes_of_a_hospital_are_shown_as_of_their_export(client, scientist):
     alpha, beta = make_envoy(name="Alpha"), make_envoy(name="Beta")
     assert "No report yet" in get(client, "training:envoy-codes", alpha.pk)
-    rare = {"code": "U999", "icd_version": 10, "title": "", "num_patients": None}
-    kind = {"kind": "unknown", "group": "unknown", "title": "Of no category", "num_codes": 1}
-    CodeReport.objects.create(
-        envoy=alpha, num_codes=7, kinds=[kind | {"codes": [rare]}], made_at=timezone.now()
-    )
+    made_at = timezone.now()
+    CodeReport.objects.create(envoy=alpha, num_codes=7, kinds=ODD_CODES, made_at=made_at)
     shown = get(client, "training:envoy-codes", alpha.pk)
     assert "Of its 7 different codes" in shown
-    assert "U999" in shown
+    assert "I50" in shown
     call = client.get(reverse("api:envoy-codes", args=[alpha.pk])).json()
-    assert (call["num_codes"], call["kinds"][0]["codes"]) == (7, [rare])
+    assert call["num_codes"] == 7
+    assert call["kinds"] == seen_from_outside(ODD_CODES)
     assert client.get(reverse("api:envoy-codes", args=[beta.pk])).json()["made_at"] is None
     client.force_login(make_user(envoy=beta))
     for name in ("training:envoy-codes", "api:envoy-codes"):
         assert client.get(reverse(name, args=[alpha.pk])).status_code == 404
+
+
+def test_only_its_own_doctors_see_a_hospitals_rare_counts_and_codes_that_are_in_no_list(client):
+    alpha = make_envoy(name="Alpha")
+    CodeReport.objects.create(envoy=alpha, num_codes=7, kinds=ODD_CODES, made_at=timezone.now())
+    people = {role: make_user(role) for role in User.Role if role != User.Role.DOCTOR}
+    for user in (make_user(envoy=alpha), *people.values()):
+        client.force_login(user)
+        seen = [
+            get(client, "training:envoy-codes", alpha.pk),
+            client.get(reverse("api:envoy-codes", args=[alpha.pk])).content.decode(),
+        ]
+        if user.is_doctor:
+            seen.append(get(client, "diagnoses:code-report"))
+        for text in seen:
+            assert ("U0JACK" in text, "U0JOHN" in text) == (user.is_doctor, user.is_doctor)
+            assert "I10" in text
+            assert "4711" in text.replace(",", "")
+        assert (">7<" in seen[0], '"num_patients":7' in seen[1]) == (user.is_doctor,) * 2
+        assert (">under 10<" in seen[0], ">not shown<" in seen[0]) == (not user.is_doctor,) * 2
 
 
 def test_pages_need_no_more_queries_for_more_hospitals(

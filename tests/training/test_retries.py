@@ -55,7 +55,7 @@ def test_data_that_could_not_be_frozen_is_frozen_again_first(queue, assignment, 
     snapshots = Snapshot.objects.filter(pk=assignment.snapshot_id)
     snapshots.update(status=Snapshot.Status.FAILED, reason="the bucket is away", attempt=1)
     services.retry_assignment(assignment, retried_by=scientist)
-    assert queue.sweep() == ["export_diagnoses_task"]
+    assert queue.sweep() == ["export_snapshot_task"]
     assert snapshots.get().reason == ""
 
 

@@ -153,7 +153,7 @@ def test_every_message_delivered_twice_ends_in_the_same_bits_and_rows(queue, hos
 def test_round_0_waits_until_every_hospital_has_frozen_its_data(queue, hospitals):
     run = start(hospitals)
     exports = queue.names()
-    assert exports == ["export_diagnoses_task"] * 3
+    assert exports == ["export_snapshot_task"] * 3
     queue.work(until=lambda: Snapshot.objects.filter(status="COMPLETE").count() == 2)
     assert "train_clients_task" not in queue.sweep()
 
@@ -544,7 +544,7 @@ def test_an_empty_hospital_and_one_with_too_few_patients_sit_out_and_the_others_
 
 
 def test_a_hospital_with_one_class_trains(queue, hospitals):
-    low_only = make_hospital("Low only", num_patients=30, risk_tiers=(0,))
+    low_only = make_hospital("Low only", num_patients=120, risk_tiers=(0,))
     run = finish([*hospitals[:2], low_only], queue)
 
     update = ReceivedUpdate.objects.get(

@@ -129,11 +129,11 @@ def test_a_round_that_is_closed_and_not_aggregated_is_taken_up_after_a_lease(
 
 def test_a_lost_export_is_enqueued_again(queue, hospitals):
     run = start(hospitals)
-    assert queue.lose() == ["export_diagnoses_task"] * 3
+    assert queue.lose() == ["export_snapshot_task"] * 3
     assert queue.sweep() == []
 
     Snapshot.objects.update(enqueued_at=timezone.now() - timedelta(hours=1))
-    assert queue.sweep() == ["export_diagnoses_task"] * 3
+    assert queue.sweep() == ["export_snapshot_task"] * 3
     queue.work_and_sweep()
     run.refresh_from_db()
     assert run.status == TrainingRun.Status.FINISHED

@@ -12,7 +12,6 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from envoys.errors import StorageError
-from envoys.models import Envoy
 from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, valid
 from training import serializers, services
 from training.models import Study, StudyMembership
@@ -81,7 +80,7 @@ class PackageViewSet(
             strategy_parameters=data["strategy_parameters"],
             local_training=data.get("local_training"),
         )
-        envoys = data.get("envoys", Envoy.objects.active())
+        envoys = data.get("envoys", study.envoys)
         packaged = services.package_envoys(study, envoys, plan, packaged_by=request.user)
         if not packaged.memberships:
             raise StorageError("; ".join(packaged.problems))

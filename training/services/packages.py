@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,13 @@ from envoys import audit
 from envoys.errors import NotNowError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
-from federated.features import feature_schema
+from federated import readings
 from federated.params import Params, from_bytes, to_bytes
 from federated.plan import TrainingPlan, plan_sha256
 from federated.rounds import first_params
 from federated.scaling import FeatureScaling
+from federated.schemas import feature_schema
+from federated.targets import DIAGNOSES
 from training.errors import ConflictError, NotApprovedError, TrainingError
 from training.models import ModelVersion, Study, StudyMembership
 from training.objects import save_params
@@ -67,13 +69,24 @@ def base_model(study: Study, plan: TrainingPlan) -> BaseModel:
             from_bytes(content), FeatureScaling(tuple(scaling["mean"]), tuple(scaling["std"]))
         )
     inputs = feature_schema(plan.target).numeric_inputs
+    reference = REFERENCE_SCALING if plan.dataset == DIAGNOSES else readings.REFERENCE_SCALING
     return BaseModel(
         first_params(plan, seed=0),
         FeatureScaling(
-            tuple(REFERENCE_SCALING[name][0] for name in inputs),
-            tuple(REFERENCE_SCALING[name][1] for name in inputs),
+            tuple(reference[name][0] for name in inputs),
+            tuple(reference[name][1] for name in inputs),
         ),
     )
+
+
+def refuse_other_rows(study: Study, envoys: Iterable[Envoy]) -> None:
+    """Raises NotNowError for an envoy whose rows are of another kind than the study's."""
+    for envoy in envoys:
+        if envoy.dataset != study.dataset:
+            raise NotNowError(
+                f"{envoy} ({envoy.get_kind_display().lower()}) holds {envoy.dataset}, and {study}"
+                f" is trained on {study.dataset}: leave it out"
+            )
 
 
 def package_training(study: Study, envoy: Envoy, plan: TrainingPlan) -> StudyMembership:
@@ -120,14 +133,16 @@ class Packaged:
 
 
 def package_envoys(
-    study: Study, envoys: Iterable[Envoy], plan: TrainingPlan, *, packaged_by: User | None
+    study: Study, envoys: Collection[Envoy], plan: TrainingPlan, *, packaged_by: User | None
 ) -> Packaged:
     """Put a plan before each of these hospitals.
 
     Raises:
-        NotNowError: no hospital was chosen, or the strategy needs more of them than there are.
+        NotNowError: no hospital was chosen, one has no rows of the study's kind, or the strategy
+            needs more of them than there are.
     """
-    num_needed, num_active = plan.strategy_parameters.min_updates, Envoy.objects.active().count()
+    refuse_other_rows(study, envoys)
+    num_needed, num_active = plan.strategy_parameters.min_updates, study.envoys.count()
     if num_needed > num_active:
         raise NotNowError(
             f"{plan.strategy} with these parameters needs the updates of {num_needed} hospitals,"

@@ -107,7 +107,7 @@ def _make_report(report: RunReport) -> None:
             )
         )
     plain = result.to_json()
-    for row in [*plain["envoys"], *plain["benefit"]["envoys"]]:
+    for row in [*plain["envoys"], *plain["benefit"]["envoys"], *plain["by_hospital"]]:
         row["name"] = envoys[row["name"]].name
     with transaction.atomic():
         ModelChoice.objects.bulk_create(choices, ignore_conflicts=True)  # made once, for good

@@ -21,7 +21,7 @@ from training.models import (
     TrainingRound,
     TrainingRun,
 )
-from training.services.packages import base_model, standing_approval
+from training.services.packages import base_model, refuse_other_rows, standing_approval
 from training.services.rounds import enqueue_assignments, open_round
 
 MANUAL_ROUND = 1  # a manual run has no round 0: its scaling comes with the package
@@ -46,7 +46,7 @@ def start_run(
         TrainingError: nobody can take part (it says why), or a run of the study is under way.
     """
     source = source_named(plan.dataset)
-    chosen = Envoy.objects.active() if envoys is None else envoys
+    chosen = study.envoys if envoys is None else envoys
     participants = participants_for(study, plan, chosen)
     ready = [participant for participant in participants if not participant.sits_out_because]
     if not ready:
@@ -109,6 +109,7 @@ def _participant(study: Study, plan: TrainingPlan, envoy: Envoy) -> RunParticipa
     """A hospital in a run to come; one that cannot take part sits out, with the reason."""
     participant = RunParticipant(envoy=envoy)
     try:
+        refuse_other_rows(study, [envoy])
         _refuse_remote(envoy)
         standing_approval(study, envoy, plan.sha256)
         check_enough_patients(plan, envoy)
@@ -176,6 +177,7 @@ def launch_training(study: Study, envoy: Envoy, *, launched_by: User | None) -> 
         TooFewPatientsError: "kutrrh: 12 of 20 patients with an outcome".
         ConflictError: it trains already, the open round has another plan, or a run is under way.
     """
+    refuse_other_rows(study, [envoy])
     _refuse_remote(envoy)
     membership = standing_approval(study, envoy)
     plan = TrainingPlan.from_json(membership.plan)

@@ -8,24 +8,27 @@ from envoys import audit
 from envoys.models import User
 from federated.architectures import architecture_named
 from federated.errors import SchemaMismatchError
-from federated.features import feature_schema
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan
-from federated.targets import target_named
+from federated.schemas import feature_schema
+from federated.targets import DIAGNOSES, target_named
 from training.errors import ConflictError
 from training.models import MAIN_STUDY, Study
 
 
 def _study(target: str, network: str) -> Study:
-    title = target_named(target).title
+    predicted = target_named(target)
     architecture_named(network)
-    name = MAIN_STUDY if target == "risk_tier" else f"diagnosis-{target.replace('_', '-')}"
+    name = target.replace("_", "-")
+    if predicted.dataset == DIAGNOSES:
+        name = MAIN_STUDY if target == "risk_tier" else f"diagnosis-{name}"
     if network != "logistic_regression":
         name += f"-{network.replace('_', '-')}"
     return Study(
         name=name,
-        title=f"{title} from diagnoses",
+        title=f"{predicted.title} from {predicted.dataset}",
+        dataset=predicted.dataset,
         target=target,
-        target_definition=target_named(target).definition,
+        target_definition=predicted.definition,
         network=network,
         schema_sha256=feature_schema(target).sha256,
     )
@@ -34,7 +37,7 @@ def _study(target: str, network: str) -> Study:
 def create_study(
     target: str, *, created_by: User | None, network: str = "logistic_regression"
 ) -> Study:
-    """A study that predicts a target from diagnoses with a network.
+    """A study that predicts a target with a network, from the rows that the target is about.
 
     Raises:
         ConflictError: there is one already.
@@ -53,7 +56,7 @@ def create_study(
 
 
 def study_for(target: str, *, network: str = "logistic_regression") -> Study:
-    """The study that predicts a target from diagnoses with a network, made where it is new.
+    """The study that predicts a target with a network, made where it is new.
 
     Raises:
         UnknownTargetError, UnknownNetworkError: there is no such.
@@ -63,6 +66,7 @@ def study_for(target: str, *, network: str = "logistic_regression") -> Study:
         name=new.name,
         defaults={
             "title": new.title,
+            "dataset": new.dataset,
             "target": new.target,
             "target_definition": new.target_definition,
             "network": new.network,

@@ -254,7 +254,7 @@ def distribute_version(
         )
         version.refresh_from_db()
         audit.record(distributed_by, "distributed version", version)
-        receivers = Envoy.objects.active() if envoys is None else envoys
+        receivers = version.study.envoys if envoys is None else envoys
         distributions = Distribution.objects.bulk_create(
             Distribution(version=version, envoy=envoy, enqueued_at=timezone.now())
             for envoy in receivers

@@ -82,7 +82,9 @@ def envoy_detail(request: UserRequest, envoy_id: int) -> HttpResponse:
 def envoy_codes(request: UserRequest, envoy_id: int) -> HttpResponse:
     envoy = visible_envoy(request.user, envoy_id)
     report = CodeReport.objects.filter(envoy=envoy).first()
-    return render(request, "training/envoy_codes.html", {"envoy": envoy, "report": report})
+    kinds = report.kinds_shown_to(request.user) if report else []
+    context = {"envoy": envoy, "report": report, "kinds": kinds}
+    return render(request, "training/envoy_codes.html", context)
 
 
 def may_do(request: UserRequest) -> dict[str, bool]:

@@ -78,9 +78,15 @@ def package_page(
 
 
 def package_create(request: UserRequest) -> HttpResponse:
-    if "choose" in request.POST:  # a strategy, to see its parameters; nothing is checked yet
-        form = PackageForm(initial=as_initial(request.POST))
-        return render(request, package_template(request), {"form": form})
+    # A study, to see who has its rows, or a strategy, to see its parameters: nothing is checked yet.
+    if step := request.POST.get("choose"):
+        asked_for = as_initial(request.POST)
+        if step == "study":
+            del asked_for["envoys"]
+        form = PackageForm(initial=asked_for)
+        part = request.htmx and step == "strategy"
+        template = "training/_strategy.html" if part else "training/package_create.html"
+        return render(request, template, {"form": form})
     asked_for = as_initial(request.GET) if "envoys" in request.GET else request.GET.dict()
     form = PackageForm(request.POST or None, initial=asked_for)
     if form.is_valid():
@@ -103,10 +109,6 @@ def package_create(request: UserRequest) -> HttpResponse:
                 messages.error(request, f"Not packaged: {problem}")
             return redirect("training:package-list")
     return render(request, "training/package_create.html", {"form": form})
-
-
-def package_template(request: UserRequest) -> str:
-    return "training/_strategy.html" if request.htmx else "training/package_create.html"
 
 
 def as_initial(sent: QueryDict) -> dict[str, Any]:

@@ -82,10 +82,10 @@ def run_create(request: UserRequest) -> HttpResponse:
     package = packages.select_related("study").first()
     if package is None:
         return render(request, "training/run_choose.html", {"plans": packaged_plans(study)})
-    form = RunForm(request.POST or None)
+    form = RunForm(request.POST or None, study=package.study)
     words = plan_in_words(package.plan)
     if words is None:
-        form = RunForm()
+        form = RunForm(study=package.study)
     elif form.is_valid():
         with errors_on(form):
             run = services.start_run(
@@ -100,9 +100,7 @@ def run_create(request: UserRequest) -> HttpResponse:
             messages.success(request, "Started. Each hospital's data is being frozen.")
             return redirect("training:run-detail", run.pk)
     participants = (
-        services.participants_for(package.study, words.plan, Envoy.objects.active())
-        if words
-        else []
+        services.participants_for(package.study, words.plan, package.study.envoys) if words else []
     )
     return render(
         request,

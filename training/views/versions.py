@@ -64,7 +64,7 @@ def model_version_detail(request: UserRequest, version_id: int) -> HttpResponse:
             **live_context(request, version),
             "words": version_in_words(version, request.user),
             "may_distribute": may_distribute,
-            "form": EnvoysForm() if may_distribute else None,
+            "form": EnvoysForm(study=version.study) if may_distribute else None,
         },
     )
 
@@ -87,7 +87,7 @@ def model_version_live(request: UserRequest, version_id: int) -> HttpResponse:
 @require_POST
 def model_version_distribute(request: UserRequest, version_id: int) -> HttpResponse:
     version = visible_version(request, version_id)
-    form = EnvoysForm(request.POST)
+    form = EnvoysForm(request.POST, study=version.study)
     if not form.is_valid():
         messages.error(request, "Nothing was sent: choose at least one active hospital.")
         return redirect("training:model-version-detail", version.pk)

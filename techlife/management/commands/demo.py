@@ -1,196 +1,48 @@
-import json
-import resource
-import shutil
-import sys
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
-
+from envoys.models import Envoy
 from federated.cohorts import find_envoys
-from federated.errors import FederatedError
-from federated.plan import (
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import add_run_arguments
 from techlife import demonstration
-from techlife.processes import (
-    ProcessError,
-    Supervisor,
-    check_port_free,
-    lock_data_folder,
-    start_broker,
-    start_web,
-    start_worker,
-    stop_on_signals,
-    wait_for_worker,
-)
-from training import services
-
-# What the demonstration makes in its data folder, and `--fresh` removes.
-OURS = (
-    *("db.sqlite3*", "celerybeat-schedule*", "broker", "objects", "arrays", "synthetic"),
-    *("logs", "preparing"),
-)
+from techlife.management.demonstration_command import DemonstrationCommand, check_run_options
+from techlife.processes import Supervisor
+from training.models import ModelVersion, TrainingRun
 
 
-class Command(BaseCommand):
+class Command(DemonstrationCommand):
     help = "Watch hospitals train a risk model together, through real workers, then use it."
+    again = "make demo"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_demonstration_arguments(parser)
-        parser.add_argument("--report", type=Path, help="write the figures to this JSON file")
-        parser.add_argument("--port", type=int, default=8000, help="where to serve the site")
-        parser.add_argument("--fresh", action="store_true", help="empty the data folder first")
-        parser.add_argument("--no-serve", action="store_true", help="end after the run")
+        super().add_arguments(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.EMBEDDED:
-            raise CommandError("The demonstration runs in TECHLIFE_MODE=embedded only")
-        stop_on_signals()
-        try:
-            check_options(options)
-            with lock_data_folder(settings.DATA_DIR) as lock:
-                if not options["no_serve"]:
-                    check_port_free(options["port"])
-                if options["fresh"]:
-                    self.empty_data_folder()
-                settings.PREPARING_FLAG.touch()
-                with Supervisor(settings.DATA_DIR, lock, report=self.stderr.write) as supervisor:
-                    self.demonstrate(supervisor, options)
-                    settings.PREPARING_FLAG.unlink(missing_ok=True)
-                    if not options["no_serve"]:
-                        self.serve(supervisor, options["port"])
-        except KeyboardInterrupt:
-            self.stdout.write("\nStopped. `make demo` goes on from here.")
-            if options["no_serve"]:
-                sys.exit(130)
-        except (FederatedError, ProcessError, demonstration.DemonstrationError) as error:
-            raise CommandError(str(error)) from error
-        finally:
-            settings.PREPARING_FLAG.unlink(missing_ok=True)
-            if settings.BROKER_IS_BUNDLED and settings.BROKER_SOCKET.parent.is_dir():
-                shutil.rmtree(settings.BROKER_SOCKET.parent, ignore_errors=True)
-        if options["no_serve"]:
-            self.print_peak_memory()
+    def check_options(self, options: dict[str, Any]) -> None:
+        check_options(options)
 
-    def empty_data_folder(self) -> None:
-        """Start anew; keeps the lock and the secrets, which are in use, and what is not ours."""
-        if connection.vendor != "sqlite":
-            raise CommandError("--fresh empties the embedded database only, not DATABASE_URL's")
-        for pattern in OURS:
-            for path in settings.DATA_DIR.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-
-    def demonstrate(self, supervisor: Supervisor, options: dict[str, Any]) -> None:
-        call_command("migrate", verbosity=0, interactive=False)
-        start_broker(supervisor)
-        start_worker(supervisor)
-
-        say = self.stdout.write
+    def load(self, options: dict[str, Any]) -> list[Envoy]:
         folder = demonstration.cohort_folder(options["data"], seed=options["seed"])
-        say("Importing hospitals" if options["data"] else "Importing synthetic hospitals")
-        started = time.monotonic()
-        envoys = demonstration.import_hospitals(folder, say)
-        import_seconds = time.monotonic() - started
-
-        study = services.study_for(options["target"], network=options["network"])
-        plan = services.plan_for(
-            study,
-            num_rounds=options["rounds"],
-            strategy=options["strategy"],
-            strategy_parameters=strategy_parameters_of(options),
-            local_training=local_training_of(options),
-        )
-        doctors = demonstration.make_accounts(envoys)
-        demonstration.approve_for_all(study, plan, envoys, doctors)
-        say(
-            f"Approved the plan {plan.sha256[:12]} for all {len(envoys)} hospitals: a"
-            " demonstration may; elsewhere a doctor of each hospital does"
-        )
-
-        if not options["no_serve"]:
-            start_web(supervisor, options["port"])
-        wait_for_worker(supervisor)
-        run = demonstration.start_or_resume(study, plan, envoys, seed=options["seed"], say=say)
-        if not options["no_serve"]:
-            say(f"Watch it at http://localhost:{options['port']}/runs/{run.pk}/ (pass/pass)")
-        demonstration.watch_run(run, supervisor)
-        train_seconds, per_round = demonstration.run_seconds(run)
-        say(
-            f"Trained {run.num_rounds} rounds in {train_seconds:.1f} s"
-            f" ({per_round:.2f} s a round): {run.final_sha256}"
-        )
-        for participant in run.participants.exclude(sits_out_because=""):
-            say(f"  sat out: {participant.sits_out_because}")
-
-        report = demonstration.make_report(run, supervisor)
-        if len(report["envoys"]) >= study.min_contributors:
-            version = demonstration.distribute(run, supervisor)
-            predictions = demonstration.predict_all(run, supervisor)
-            say(f"Released {version} and delivered it to {len(predictions)} hospitals")
-        else:
-            predictions = {}
-            say(
-                f"Not released: {len(report['envoys'])} of {study.min_contributors} hospitals"
-                " needed took part"
-            )
-        say("")
-        for line in demonstration.table(report, predictions):
-            say(line)
-        if options["report"]:
-            result = demonstration.report_json(run, report, import_seconds=import_seconds)
-            options["report"].write_text(json.dumps(result, indent=2) + "\n")
-            say(f"\nWrote {options['report']}")
-
-    def serve(self, supervisor: Supervisor, port: int) -> None:
         self.stdout.write(
-            f"\nServing http://localhost:{port}/ (log in as doc/doc, pass/pass or admin/admin); Ctrl-C stops"
+            "Importing hospitals" if options["data"] else "Importing synthetic hospitals"
         )
-        while True:
-            supervisor.check()
-            time.sleep(1)
+        return demonstration.import_hospitals(folder, self.stdout.write)
 
-    def print_peak_memory(self) -> None:
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-        largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-        self.stdout.write(
-            f"Peak memory: {own:.0f} MB here, {largest_child:.0f} MB in the largest other process"
-        )
+    def use(
+        self, supervisor: Supervisor, run: TrainingRun, version: ModelVersion | None
+    ) -> dict[str, str]:
+        if version is None:
+            return {}
+        scored = demonstration.predict_all(run, supervisor)
+        return {name: inference_run.counts_in_words() for name, inference_run in scored.items()}
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Refuse what cannot end well before anything has begun.
-
-    Raises:
-        CommandError, FederatedError: what is wrong with which option.
-    """
-    make_plan(
-        target=options["target"],
-        network=options["network"],
-        strategy=options["strategy"],
-        strategy_parameters=strategy_parameters_of(options),
-        num_rounds=options["rounds"],
-        local_training=local_training_of(options),
-    )
-    if not 0 <= options["seed"] < 2**63:
-        raise CommandError(f"--seed lies between 0 and 2**63, not {options['seed']}")
+    """Raises CommandError, FederatedError: what is wrong with an option, or the cohort folder."""
+    check_run_options(options)
     if options["data"]:
         find_envoys(options["data"])
-    report = options.get("report")
-    if report and (report.is_dir() or not report.absolute().parent.is_dir()):
-        raise CommandError(f"--report: {report} cannot be written: name a file in a folder that is")
 
 
 def add_demonstration_arguments(parser: ArgumentParser) -> None:

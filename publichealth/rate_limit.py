@@ -1,0 +1,75 @@
+"""How often one address may ask without logging in."""
+
+import time
+from functools import cache
+from ipaddress import IPv6Address, ip_address
+
+from django.conf import settings
+from django.core.cache import cache as shared
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from redis.exceptions import RedisError
+
+UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+
+
+def seconds_to_wait(request: HttpRequest, *, num_calls: int = 1) -> int:
+    """Count a call; 0 if it may be answered, else how long to wait.
+
+    Calls are counted by address in fixed windows of a second, minute or hour, in the cache: all web
+    processes share it where there are several. A cache that does not answer stops nobody: the
+    answers themselves do not need it.
+
+    Args:
+        num_calls: how many this one counts for.
+    """
+    limit, seconds = read_rate(settings.PREDICT_RATE)
+    now = time.time()
+    key = f"predict:{client_of(request)}:{int(now // seconds)}"
+    try:
+        shared.add(key, 0, timeout=seconds + 1)
+        num_asked = shared.incr(key, num_calls)
+    except ValueError:  # the window has ended in between
+        return 0
+    except RedisError:
+        return 0
+    return 0 if num_asked <= limit else int(seconds - now % seconds) + 1
+
+
+@cache
+def read_rate(rate: str) -> tuple[int, int]:
+    """Calls and seconds of a rate as "600/minute". Raises ImproperlyConfigured."""
+    number, _, unit = rate.partition("/")
+    if not number.isdecimal() or unit not in UNIT_SECONDS:
+        raise ImproperlyConfigured(
+            f"TECHLIFE_PREDICT_RATE is {rate!r}: it takes a number a second, minute or hour, as"
+            " 600/minute"
+        )
+    return int(number), UNIT_SECONDS[unit]
+
+
+def client_of(request: HttpRequest) -> str:
+    """Whom a call comes from: an IPv4 address, or the network that an IPv6 client has to itself.
+
+    Only the last entries of X-Forwarded-For are by our own proxies; what stands before them
+    anybody can write.
+    """
+    address: str = request.META.get("REMOTE_ADDR", "")
+    if settings.NUM_PROXIES:
+        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
+        if hops:
+            address = hops[-min(settings.NUM_PROXIES, len(hops))]
+    if ":" not in address:
+        return address[:64]
+    return _network_of(address)
+
+
+def _network_of(address: str) -> str:
+    try:
+        found = ip_address(address)
+    except ValueError:  # with a port, or nonsense
+        return address[:64]
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))

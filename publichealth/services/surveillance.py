@@ -1,0 +1,368 @@
+"""Risk and air in the cities: now, hour by hour, and what is alarming.
+
+Everything is counted from readings. The last minutes are counted when they are asked for. A day of
+readings is too many for that, so past hours are counted by a beat and kept (`HourlyFigures`); an
+hour that is not kept yet is counted when it is asked for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from django.utils import timezone
+
+from federated.small_counts import MIN_PATIENTS
+from federated.suppression import suppress
+from publichealth.air import AQI_BANDS, PM25_STEPS, AqiBand, aqi_band
+from publichealth.models import AlertThreshold, HourlyFigures, Reading
+from publichealth.services.thresholds import Threshold, current_thresholds
+from publichealth.tallies import Tally, added, added_by_city, tallies_between
+
+NUM_HOURS = 24  # the one under way and those before it
+HOUR = timedelta(hours=1)
+COUNTED_AGAIN_AFTER = timedelta(seconds=60)
+RISK_STEPS = (0.0, 0.2, 0.4, 0.6, 0.8)  # the lower ends of the heat map's colours
+
+
+class Window(Enum):
+    """How far back the figures of now look."""
+
+    QUARTER = "15min"
+    HOUR = "1h"
+    DAY = "24h"
+
+    @property
+    def title(self) -> str:
+        return {"15min": "15 minutes", "1h": "1 hour", "24h": "24 hours"}[self.value]
+
+
+@dataclass(frozen=True)
+class CityFigures:
+    """A city in the window; None is not known, or of so few readings that it is not told.
+
+    Attributes:
+        share_high: of the scored readings, from 0 to 1.
+        latest_aqi: of the newest reading that has one.
+    """
+
+    name: str
+    num_readings: int | None
+    mean_risk: float | None
+    share_high: float | None
+    mean_aqi: float | None
+    mean_pm25: float | None
+    latest_aqi: float | None
+    newest_at: datetime | None
+
+    @property
+    def band(self) -> AqiBand | None:
+        return None if self.latest_aqi is None else aqi_band(self.latest_aqi)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A figure of a city at or above its threshold."""
+
+    city: str
+    threshold: Threshold
+    value: float
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A city in an hour; level 0 is not known, or not told, and the others rise with the value."""
+
+    value: float | None
+    level: int
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    city: str
+    risk: list[HeatCell]
+    aqi: list[HeatCell]
+
+
+@dataclass(frozen=True)
+class TrendPoint:
+    """All cities together in an hour, and the city where it was worst."""
+
+    starts_at: datetime
+    mean_risk: float | None
+    highest_risk: tuple[str, float] | None
+    mean_aqi: float | None
+    highest_aqi: tuple[str, float] | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A class of a distribution and how many readings of the window lie in it."""
+
+    name: str
+    range: str
+    num_readings: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Scored readings of the window by risk; None where the count is hidden."""
+
+    low: int | None
+    medium: int | None
+    high: int | None
+    total: int | None
+
+    def shares(self) -> list[tuple[str, float | None]]:
+        """Low, medium and high in percent."""
+        counts = (("Low", self.low), ("Medium", self.medium), ("High", self.high))
+        return [
+            (name, None if count is None or not self.total else 100 * count / self.total)
+            for name, count in counts
+        ]
+
+
+@dataclass(frozen=True)
+class Surveillance:
+    """The page's figures.
+
+    Attributes:
+        since: the window's begin; of the 24 hours the begin of the first.
+        is_scored: whether a released model has scored anything in the last 24 hours.
+        has_any: whether there is any reading of a city, however old.
+    """
+
+    window: Window
+    taken_at: datetime
+    since: datetime
+    has_any: bool
+    is_scored: bool
+    cities: list[CityFigures]
+    thresholds: list[Threshold]
+    alerts: list[Alert]
+    hours: list[datetime]
+    heat_map: list[HeatRow]
+    trend: list[TrendPoint]
+    aqi_bands: list[Bin]
+    pm25_histogram: list[Bin]
+    breakdown: Breakdown
+
+    def charts(self) -> dict[str, Any]:
+        """What the page draws: the same figures as in its tables."""
+
+        def worst(pair: tuple[str, float] | None) -> float | None:
+            return pair[1] if pair else None
+
+        return {
+            "hours": [f"{hour:%H:%M}" for hour in self.hours],
+            "mean_risk": [point.mean_risk for point in self.trend],
+            "highest_risk": [worst(point.highest_risk) for point in self.trend],
+            "mean_aqi": [point.mean_aqi for point in self.trend],
+            "highest_aqi": [worst(point.highest_aqi) for point in self.trend],
+            "aqi": [[each.name, 100 * each.share] for each in self.aqi_bands],
+            "pm25": [[each.range, 100 * each.share] for each in self.pm25_histogram],
+        }
+
+
+def surveillance(window: Window, *, now: datetime | None = None) -> Surveillance:
+    """Everything about the cities at a moment, in a number of queries that does not grow."""
+    now = now or timezone.now()
+    hours = _hours_until(now)
+    by_hour = _tallies_by_hour(hours, now)
+    day = added_by_city(by_hour)
+    lengths = {Window.QUARTER: timedelta(minutes=15), Window.HOUR: HOUR}
+    since = now - lengths[window] if window in lengths else hours[0]
+    # `now` itself belongs to the window: what comes in this very moment is shown.
+    recent = tallies_between(since, _after(now)) if window in lengths else day
+    names = sorted(day.keys() | recent.keys())
+    total = added(recent.values())
+    cities = _cities(names, recent, day)
+    thresholds = current_thresholds()
+    return Surveillance(
+        window=window,
+        taken_at=now,
+        since=since,
+        has_any=bool(names) or Reading.objects.exclude(city="").exists(),
+        is_scored=any(tally.num_scored for tally in day.values()),
+        cities=cities,
+        thresholds=thresholds,
+        alerts=_alerts(cities, thresholds),
+        hours=hours,
+        heat_map=[_heat_row(name, by_hour) for name in names],
+        trend=[_trend_point(*pair) for pair in zip(hours, by_hour, strict=True)],
+        aqi_bands=_bins([(b.name, b.range) for b in AQI_BANDS], total.aqi_counts),
+        pm25_histogram=_bins([("", text) for text in _ranges(PM25_STEPS)], total.pm25_counts),
+        breakdown=_breakdown(total),
+    )
+
+
+def count_hours_again(*, now: datetime | None = None) -> int:
+    """Keep the figures of past hours; returns how many hours were counted.
+
+    Those that are not kept yet are counted at once, and of the others the one that was counted
+    longest ago, if that is a minute ago.
+    """
+    now = now or timezone.now()
+    past = _hours_until(now)[:-1]
+    HourlyFigures.objects.filter(starts_at__lt=past[0]).delete()
+    kept = dict(
+        HourlyFigures.objects.filter(starts_at__in=past).values_list("starts_at", "counted_at")
+    )
+    due = [hour for hour in past if hour not in kept]
+    due += sorted(
+        (hour for hour, at in kept.items() if at <= now - COUNTED_AGAIN_AFTER), key=kept.__getitem__
+    )[:1]
+    rows = [
+        HourlyFigures(
+            starts_at=hour,
+            cities={name: t.to_json() for name, t in tallies_between(hour, hour + HOUR).items()},
+            counted_at=now,
+        )
+        for hour in due
+    ]
+    HourlyFigures.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["starts_at"],
+        update_fields=["cities", "counted_at"],
+    )
+    return len(rows)
+
+
+def _after(now: datetime) -> datetime:
+    return now + timedelta(microseconds=1)
+
+
+def _hours_until(now: datetime) -> list[datetime]:
+    current = now.replace(minute=0, second=0, microsecond=0)
+    return [current - HOUR * back for back in reversed(range(NUM_HOURS))]
+
+
+def _tallies_by_hour(hours: list[datetime], now: datetime) -> list[dict[str, Tally]]:
+    """By hour and city; the last hour is the one under way."""
+    *past, current = hours
+    kept = {
+        starts_at: {name: Tally.from_json(stored) for name, stored in cities.items()}
+        for starts_at, cities in HourlyFigures.objects.filter(starts_at__in=past).values_list(
+            "starts_at", "cities"
+        )
+    }
+    for hour in past:
+        if hour not in kept:  # right after the full hour, or where no beat runs
+            kept[hour] = tallies_between(hour, hour + HOUR)
+    return [*(kept[hour] for hour in past), tallies_between(current, _after(now))]
+
+
+def _cities(
+    names: list[str], recent: dict[str, Tally], day: dict[str, Tally]
+) -> list[CityFigures]:
+    tallies = {name: recent.get(name, Tally()) for name in names}
+    latest = _latest_aqi(day)
+    shares = _shares_high(tallies)
+    return [
+        CityFigures(
+            name=name,
+            num_readings=tally.num_readings if tally.num_readings >= MIN_PATIENTS else None,
+            mean_risk=tally.mean_risk,
+            share_high=shares.get(name),
+            mean_aqi=tally.mean_aqi,
+            mean_pm25=tally.mean_pm25,
+            latest_aqi=latest.get(name),
+            newest_at=max(
+                (t.newest_at for t in (tally, day.get(name, Tally())) if t.newest_at), default=None
+            ),
+        )
+        for name, tally in tallies.items()
+    ]
+
+
+def _shares_high(tallies: dict[str, Tally]) -> dict[str, float | None]:
+    """By city with a scored reading; None where it would tell of a few people."""
+    scored = {name: tally for name, tally in tallies.items() if tally.num_scored}
+    counts = [[t.num_high, t.num_scored - t.num_high] for t in scored.values()]
+    if not counts:
+        return {}
+    shown = suppress(np.array(counts, np.int64))
+    return {
+        name: None if high is None or total is None else high / total
+        for name, (high, _), total in zip(scored, shown.cells, shown.row_totals, strict=True)
+    }
+
+
+def _latest_aqi(day: dict[str, Tally]) -> dict[str, float]:
+    newest = {name: tally.air_at for name, tally in day.items() if tally.air_at}
+    rows = Reading.objects.filter(measured_at__in=set(newest.values()), aqi__isnull=False)
+    return {
+        city: aqi
+        for city, measured_at, aqi in rows.order_by("pk").values_list("city", "measured_at", "aqi")
+        if aqi is not None and newest.get(city) == measured_at
+    }
+
+
+def _alerts(cities: list[CityFigures], thresholds: list[Threshold]) -> list[Alert]:
+    figure = AlertThreshold.Figure
+    found = []
+    for threshold in thresholds:
+        for city in cities:
+            value = {
+                figure.RISK: city.mean_risk,
+                figure.AQI: city.mean_aqi,
+                figure.PM25: city.mean_pm25,
+            }[threshold.figure]
+            if value is not None and value >= threshold.value:
+                found.append(Alert(city.name, threshold, value))
+    return found
+
+
+def _heat_row(name: str, by_hour: list[dict[str, Tally]]) -> HeatRow:
+    tallies = [cities.get(name, Tally()) for cities in by_hour]
+    risks = [tally.mean_risk for tally in tallies]
+    indices = [tally.mean_aqi for tally in tallies]
+    return HeatRow(
+        city=name,
+        risk=[HeatCell(risk, _risk_level(risk)) for risk in risks],
+        aqi=[HeatCell(aqi, 0 if aqi is None else aqi_band(aqi).level) for aqi in indices],
+    )
+
+
+def _risk_level(risk: float | None) -> int:
+    return 0 if risk is None else sum(risk >= low for low in RISK_STEPS)
+
+
+def _trend_point(starts_at: datetime, cities: dict[str, Tally]) -> TrendPoint:
+    total = added(cities.values())
+    return TrendPoint(
+        starts_at=starts_at,
+        mean_risk=total.mean_risk,
+        highest_risk=_highest((name, tally.mean_risk) for name, tally in cities.items()),
+        mean_aqi=total.mean_aqi,
+        highest_aqi=_highest((name, tally.mean_aqi) for name, tally in cities.items()),
+    )
+
+
+def _highest(pairs: Iterable[tuple[str, float | None]]) -> tuple[str, float] | None:
+    known = [(name, value) for name, value in pairs if value is not None]
+    return max(known, key=lambda pair: (pair[1], pair[0]), default=None)
+
+
+def _ranges(steps: tuple[float, ...]) -> list[str]:
+    inner = [f"{low:g}–{high:g}" for low, high in zip(steps, steps[1:], strict=False)]
+    return [*inner, f"{steps[-1]:g} and above"]
+
+
+def _bins(names: list[tuple[str, str]], counts: list[int]) -> list[Bin]:
+    total = sum(counts)
+    return [
+        Bin(name, text, count, count / total if total else 0.0)
+        for (name, text), count in zip(names, counts, strict=True)
+    ]
+
+
+def _breakdown(total: Tally) -> Breakdown:
+    low = total.num_scored - total.num_medium - total.num_high
+    shown = suppress(np.array([low, total.num_medium, total.num_high], np.int64))
+    low_shown, medium_shown, high_shown = shown.cells
+    return Breakdown(low_shown, medium_shown, high_shown, shown.total)

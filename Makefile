@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration bench-local test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration bench-local test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -18,6 +18,9 @@ $(STAMP): requirements.txt requirements-dev.txt
 
 demo: install
 	@$(BIN)/python manage.py demo $(ARGS)
+
+demo-health: install
+	@$(BIN)/python manage.py demo_health $(ARGS)
 
 compare: install
 	@$(BIN)/python manage.py compare $(ARGS)

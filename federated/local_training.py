@@ -137,19 +137,22 @@ def _corrections(server_control: Params, client_control: Params) -> list[torch.T
 def validation_metrics(
     params: Params, dataset: ClientDataset, scaling: FeatureScaling
 ) -> dict[str, float | int | None]:
-    """Loss and AUROC of a model on the hospital's validation patients; None where undefined.
+    """Loss, AUROC and accuracy of a model on the hospital's validation patients; None where undefined.
 
     They leave the hospital in every round. So of under 10 different patients nothing is told, not
     even `num_validation`, the number of admissions, by which the losses of hospitals are weighted.
     """
     rows = dataset.rows(VALIDATION)
     if len(np.unique(dataset.patients[rows])) < MIN_PATIENTS:
-        return dict.fromkeys(("validation_loss", "validation_auroc", "num_validation"))
+        return dict.fromkeys(
+            ("validation_loss", "validation_auroc", "validation_accuracy", "num_validation")
+        )
     probabilities = predict_rows(params, scaling, dataset, rows)
     labels = dataset.labels[rows]
     return {
         "validation_loss": cross_entropy(labels, probabilities),
         "validation_auroc": auroc(labels, probabilities),
+        "validation_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
         "num_validation": len(rows),
     }
 

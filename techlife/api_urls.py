@@ -6,6 +6,7 @@ from rest_framework.routers import SimpleRouter
 from diagnoses import api as diagnoses
 from envoys import api as envoys
 from inference import api as inference
+from publichealth import api as publichealth
 from training import api as training
 
 router = SimpleRouter(trailing_slash=False)
@@ -27,6 +28,12 @@ router.register("model-choices", training.ModelChoiceViewSet, basename="model-ch
 router.register("distributions", training.DistributionViewSet, basename="distribution")
 router.register("predictions", inference.PredictionViewSet, basename="prediction")
 router.register("inference-runs", inference.InferenceRunViewSet, basename="inference-run")
+router.register("drift-checks", publichealth.DriftCheckViewSet, basename="drift-check")
+router.register(
+    "retraining-proposals",
+    publichealth.RetrainingProposalViewSet,
+    basename="retraining-proposal",
+)
 router.register("tasks", envoys.TaskViewSet, basename="task")
 router.register("workers", envoys.WorkerViewSet, basename="worker")
 

@@ -40,7 +40,7 @@ from training.models import (
 from training.progress import histograms_in_words
 
 POLL_SECONDS = 0.2
-DOCTOR, SCIENTIST, ADMINISTRATOR = "doc", "pass", "admin"
+DOCTOR, SCIENTIST, ADMINISTRATOR, OFFICER = "doc", "pass", "admin", "health"
 
 Say = Callable[[str], None]
 
@@ -110,19 +110,22 @@ def _import_one(envoy: Envoy, files: EnvoyFiles) -> Import:
 
 
 def make_accounts(envoys: list[Envoy]) -> dict[int, User]:
-    """A doctor for each hospital, by envoy id, a data scientist and an administrator.
+    """One who answers for each envoy, by envoy id; a data scientist, an administrator, an officer.
 
-    `doc` belongs to the alphabetically first hospital, `doc-<hospital>` to the others.
+    `doc` belongs to the alphabetically first hospital, `doc-<slug>` to each other envoy.
     """
     doctors = {}
-    for position, envoy in enumerate(sorted(envoys, key=lambda e: e.name)):
-        username = DOCTOR if position == 0 else f"{DOCTOR}-{envoy.slug}"
+    hospitals = [envoy.name for envoy in envoys if envoy.kind == Envoy.Kind.HOSPITAL]
+    for envoy in envoys:
+        is_first = envoy.name == min(hospitals, default=None)
+        username = DOCTOR if is_first else f"{DOCTOR}-{envoy.slug}"
         doctor = _account(username, User.Role.DOCTOR, password=DOCTOR)
         doctor.envoy = envoy
         doctor.save(update_fields=["envoy"])
         doctors[envoy.pk] = doctor
     _account(SCIENTIST, User.Role.DATA_SCIENTIST, password=SCIENTIST)
     _account(ADMINISTRATOR, User.Role.ADMINISTRATOR, password=ADMINISTRATOR)
+    _account(OFFICER, User.Role.PUBLIC_HEALTH, password=OFFICER)
     return doctors
 
 

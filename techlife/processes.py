@@ -427,6 +427,15 @@ def wait_for_worker(supervisor: Supervisor, *, seconds: float = START_SECONDS) -
     supervisor.wait_until("worker", answers, seconds=seconds)
 
 
+def start_city_monitors(supervisor: Supervisor) -> None:
+    """Have the synthetic monitors of nine cities report every few seconds."""
+    supervisor.start(
+        "cities",
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "stream_readings"],
+        restart=True,
+    )
+
+
 # Web server
 
 

@@ -330,7 +330,8 @@ class ReceivedUpdate(models.Model):
     # What the strategy remembers at the hospital, in its own storage; it is not sent.
     client_state_sha256 = models.CharField(max_length=64, blank=True)
     num_examples = models.PositiveIntegerField()
-    # {"train_loss", "validation_loss", "validation_auroc", "num_validation", "seconds"}
+    # {"train_loss", "validation_loss", "validation_auroc", "validation_accuracy",
+    # "num_validation", "seconds"}
     metrics = models.JSONField(default=dict)
     verdict = models.CharField(max_length=16, choices=Verdict.choices)
     reason = models.TextField(blank=True)

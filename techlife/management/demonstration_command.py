@@ -44,9 +44,13 @@ class DemonstrationCommand(BaseCommand):
 
     Attributes:
         again: the command that goes on where this one was stopped.
+        envoys: what takes part, in words.
+        accounts: whom one can log in as, in words.
     """
 
     again: str
+    envoys = "hospitals"
+    accounts = "log in as doc/doc, pass/pass or admin/admin"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--report", type=Path, help="write the figures to this JSON file")
@@ -143,8 +147,8 @@ class DemonstrationCommand(BaseCommand):
         doctors = demonstration.make_accounts(envoys)
         demonstration.approve_for_all(study, plan, envoys, doctors)
         say(
-            f"Approved the plan {plan.sha256[:12]} for all {len(envoys)} hospitals: a"
-            " demonstration may; elsewhere a doctor of each hospital does"
+            f"Approved the plan {plan.sha256[:12]} for all {len(envoys)} {self.envoys}: a"
+            " demonstration may; elsewhere somebody at each of them does"
         )
 
         if not options["no_serve"]:
@@ -166,10 +170,10 @@ class DemonstrationCommand(BaseCommand):
         version = None
         if len(report["envoys"]) >= study.min_contributors:
             version = demonstration.distribute(run, supervisor)
-            say(f"Released {version} and delivered it to {len(envoys)} hospitals")
+            say(f"Released {version} and delivered it to {len(envoys)} {self.envoys}")
         else:
             say(
-                f"Not released: {len(report['envoys'])} of {study.min_contributors} hospitals"
+                f"Not released: {len(report['envoys'])} of {study.min_contributors} {self.envoys}"
                 " needed took part"
             )
         words = self.use(supervisor, run, version)
@@ -183,9 +187,7 @@ class DemonstrationCommand(BaseCommand):
 
     def serve(self, supervisor: Supervisor, port: int) -> None:
         self.start_serving(supervisor)
-        self.stdout.write(
-            f"\nServing http://localhost:{port}/ (log in as doc/doc, pass/pass or admin/admin); Ctrl-C stops"
-        )
+        self.stdout.write(f"\nServing http://localhost:{port}/ ({self.accounts}); Ctrl-C stops")
         while True:
             supervisor.check()
             time.sleep(1)

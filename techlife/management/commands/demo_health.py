@@ -1,0 +1,152 @@
+import csv
+import gzip
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from envoys.models import Envoy
+from federated.plan import add_run_arguments
+from federated.targets import READINGS, target_named
+from publichealth.models import Reading, Serving
+from publichealth.services import serving
+from publichealth.services.synthetic_nodes import NODES
+from techlife import demonstration
+from techlife.management.demonstration_command import DemonstrationCommand, check_run_options
+from techlife.processes import Supervisor, start_city_monitors
+from training.models import ModelVersion, ReceivedUpdate, TrainingRun
+
+NHANES_FILE = "nhanes_adults.csv.gz"
+
+
+class Command(DemonstrationCommand):
+    help = (
+        "Watch nodes of wearables, city air and clinics train one health-risk model together, then"
+        " see it at work on nine cities."
+    )
+    again = "make demo-health"
+    envoys = "nodes"
+    accounts = "/health/ needs no account; log in as health/health or pass/pass"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--data",
+            type=Path,
+            help=f"a folder with {NHANES_FILE}, to train on real people; synthetic nodes without",
+        )
+        parser.add_argument("--rows", type=int, default=2000, help="readings of a synthetic node")
+        parser.add_argument("--noise", type=float, default=0.0, help="see generate_readings")
+        parser.add_argument("--gaps", type=float, default=0.0, help="see generate_readings")
+        add_run_arguments(parser)
+        # Chosen on validation rows of the synthetic nodes: docs/health.md.
+        parser.set_defaults(
+            target=None,
+            strategy="scaffold",
+            rounds=20,
+            local_epochs=2,
+            batch_size=16,
+            learning_rate=0.1,
+        )
+        super().add_arguments(parser)
+
+    def check_options(self, options: dict[str, Any]) -> None:
+        data = options["data"]
+        options["target"] = options["target"] or ("health_tier" if data else "health_risk")
+        if target_named(options["target"]).dataset != READINGS:
+            raise CommandError(
+                f"--target: {options['target']} is about diagnoses; `make demo` trains it"
+            )
+        check_run_options(options)
+        if data:
+            check_nhanes(data)
+
+    def load(self, options: dict[str, Any]) -> list[Envoy]:
+        if data := options["data"]:
+            self.stdout.write("Importing the sites of NHANES")
+            call_command("import_readings", str(data / NHANES_FILE), format="nhanes")
+            labelled = Reading.objects.exclude(tier=None).values("envoy")
+            return list(Envoy.objects.active().filter(pk__in=labelled, name__startswith="NHANES"))
+        self.stdout.write("Making the synthetic nodes")
+        call_command(
+            "generate_readings",
+            **{name: options[name] for name in ("rows", "seed", "noise", "gaps")},
+            stdout=self.stdout,
+        )
+        names = [node.name for node in NODES.values()]
+        return list(Envoy.objects.active().filter(name__in=names))
+
+    def use(
+        self, supervisor: Supervisor, run: TrainingRun, version: ModelVersion | None
+    ) -> dict[str, str]:
+        if version is None or run.report is None:
+            return {}
+        serving.request_missing_servings()
+        demonstration.wait_for_work(
+            "Calibrating", Serving.objects.filter(version=version), supervisor, unit="nodes"
+        )
+        return {
+            row["name"]: f"right {row['global']['accuracy']:.1%}"
+            for row in run.report["envoys"]
+            if row["global"]["accuracy"] is not None
+        }
+
+    def report_of(
+        self, run: TrainingRun, report: dict[str, Any], *, import_seconds: float
+    ) -> dict[str, Any]:
+        """As the first demonstration's, and of each node its kind and rounds.
+
+        A round's figures are the global model's before it, on the node's validation rows.
+        """
+        result = super().report_of(run, report, import_seconds=import_seconds)
+        nodes = {
+            participant.envoy.name: participant.envoy for participant in run.participants.all()
+        }
+        return {
+            **result,
+            "envoys": [
+                {
+                    **row,
+                    "kind": nodes[row["name"]].kind,
+                    "rounds": rounds_of(run, nodes[row["name"]]),
+                }
+                for row in result["envoys"]
+            ],
+        }
+
+    def start_serving(self, supervisor: Supervisor) -> None:
+        start_city_monitors(supervisor)
+
+
+def rounds_of(run: TrainingRun, envoy: Envoy) -> list[dict[str, float | None]]:
+    updates = ReceivedUpdate.objects.filter(
+        assignment__training_round__run=run,
+        assignment__envoy=envoy,
+        assignment__training_round__number__gt=0,
+        verdict=ReceivedUpdate.Verdict.ACCEPTED,
+    )
+    return [
+        {
+            "loss": metrics.get("validation_loss"),
+            "accuracy": metrics.get("validation_accuracy"),
+        }
+        for metrics in updates.order_by("assignment__training_round__number").values_list(
+            "metrics", flat=True
+        )
+    ]
+
+
+def check_nhanes(folder: Path) -> None:
+    """Raises CommandError where the folder does not hold what is asked for."""
+    path = folder / NHANES_FILE
+    try:
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except OSError as error:
+        raise CommandError(
+            f"--data: {path} cannot be read ({error.strerror or error}): name the folder that holds it"
+        ) from error
+    missing = {"ID", "envoy", "risk_tier"} - set(header)
+    if missing:
+        raise CommandError(f"--data: {path} has no column {', '.join(sorted(missing))}")

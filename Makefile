@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration bench-local test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration drift-power bench-local notebooks test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -46,8 +46,19 @@ histogram-error: install
 calibration: install
 	@$(BIN)/python -m federated.calibration_report $(ARGS)
 
+drift-power: install
+	@$(BIN)/python manage.py drift_power $(ARGS)
+
+bench-predict: install
+	@$(BIN)/python -m techlife.predict_bench $(ARGS)
+
 bench-pages: install
 	@$(BIN)/python manage.py bench_pages $(ARGS)
+
+# As run, with their figures, in build/notebooks.
+notebooks: install
+	@mkdir -p build/notebooks
+	$(BIN)/jupyter execute notebooks/*.ipynb --output='../build/notebooks/{notebook_name}'
 
 screens: install
 	@$(BIN)/python -m tests.screens $(ARGS)

@@ -59,8 +59,10 @@ class ImportAdmin(OfHospital):
 class SnapshotAdmin(OfHospital, WorkRows):
     shown = (
         "envoy",
+        "dataset",
         figure("num_admissions"),
         figure("num_diagnoses"),
+        figure("num_readings"),
         person("requested_by"),
         "created_at",
         "completed_at",

@@ -72,6 +72,7 @@ class Action:
     routes: tuple[str, ...]
     # Why a page has no call: the browser's own business, or a step of another action.
     page_only: str = ""
+    call_only: str = ""  # why a call has no page: devices do it, not people
 
     @property
     def pages(self) -> list[str]:
@@ -90,8 +91,10 @@ def is_published(route: str) -> bool:
     return route.partition(" ")[2].startswith("published:")
 
 
-def action(name: str, capability: Capability, *routes: str, page_only: str = "") -> Action:
-    return Action(name, capability, routes, page_only)
+def action(
+    name: str, capability: Capability, *routes: str, page_only: str = "", call_only: str = ""
+) -> Action:
+    return Action(name, capability, routes, page_only, call_only)
 
 
 C = Capability
@@ -511,6 +514,95 @@ ACTIONS: tuple[Action, ...] = (
         "GET api:worker-list",
     ),
     action("retry a task", C.FEDERATION, "POST envoys:task-retry", "POST api:task-retry"),
+    # Public health
+    action(
+        "see risk and air in the cities",
+        C.PUBLIC_HEALTH,
+        "GET publichealth:dashboard",
+        "GET publichealth:dashboard-live",
+        "GET api:public-health",
+        "GET api:alert-threshold-list",
+    ),
+    action(
+        "set an alert threshold",
+        C.THRESHOLDS,
+        "POST publichealth:threshold-set",
+        "PATCH api:alert-threshold-detail",
+    ),
+    action(
+        "take an alert threshold back to its default",
+        C.THRESHOLDS,
+        "POST publichealth:threshold-reset",
+        "POST api:alert-threshold-reset",
+    ),
+    action(
+        "read a node's readings back",
+        C.PATIENTS,
+        "GET api:reading-list",
+        call_only="pages show figures of them, not rows",
+    ),
+    action(
+        "record readings",
+        C.PATIENTS,
+        "POST api:reading-list",
+        call_only="devices send them",
+    ),
+    action(
+        "ask for one's own health risk",
+        C.ANYONE,
+        "GET publichealth:citizen",
+        "POST publichealth:citizen",
+        "POST api:health-risk",
+        "POST api:health-risk-batch",
+        "POST published:predict",
+        "POST published:predict-batch",
+    ),
+    action(
+        "see whether readings have drifted",
+        C.PUBLIC_HEALTH,
+        "GET publichealth:drift",
+        "GET publichealth:drift-live",
+        "GET publichealth:drift-check-detail",
+        "GET api:drift-check-list",
+        "GET api:drift-check-detail",
+    ),
+    action(
+        "check for drift now",
+        C.PUBLIC_HEALTH,
+        "POST publichealth:drift-check-create",
+        "POST api:drift-check-list",
+    ),
+    action(
+        "see proposals to train again",
+        C.PUBLIC_HEALTH,
+        "GET publichealth:drift",
+        "GET api:retraining-proposal-list",
+        "GET api:retraining-proposal-detail",
+    ),
+    action(
+        "propose to train again",
+        C.PUBLIC_HEALTH,
+        "POST publichealth:proposal-create",
+        "POST api:retraining-proposal-list",
+    ),
+    action(
+        "withdraw a proposal",
+        C.PUBLIC_HEALTH,
+        "POST publichealth:proposal-withdraw",
+        "POST api:retraining-proposal-withdraw",
+    ),
+    action(
+        "accept a proposal",
+        C.FEDERATION,
+        "POST publichealth:proposal-accept",
+        "POST api:retraining-proposal-accept",
+    ),
+    action(
+        "decline a proposal",
+        C.FEDERATION,
+        "POST publichealth:proposal-decline",
+        "POST api:retraining-proposal-decline",
+    ),
 )
 
 

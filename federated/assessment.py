@@ -1,10 +1,10 @@
 """The global model on test patients, as it may be shown: of all together, and hospital by hospital.
 
 Calibration with intervals, reliability curves, confusion matrices and macro-F1, figures by age and
-sex, and AUROC and AUPRC from the score histograms that hospitals would release.
+sex; and of every model AUROC and AUPRC from the score histograms that hospitals would release.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from federated.calibration import (
     CalibrationLine,
     calibration_line,
     reliability_curve,
-    slope_statistic,
+    resampled_line,
 )
-from federated.classification import confusion_matrix, macro_f1
-from federated.histograms import PooledFigure, pooled_ranking, score_histograms
+from federated.classification import confusion_matrix, macro_f1_statistic
+from federated.histograms import PooledFigure, PooledRanking, pooled_ranking, score_histograms
 from federated.intervals import Interval, bootstrap
 from federated.metrics import scored_classes
 from federated.scored_rows import Probabilities, ScoredRows, join, told_together
@@ -27,6 +27,8 @@ from federated.suppression import MIN_PATIENTS, Counts, SuppressedTable, suppres
 
 SEXES = ("female", "male", UNKNOWN)
 NUM_SLOPE_RESAMPLES = 200  # a slope is fitted to each
+NUM_HISTOGRAM_RESAMPLES = 200  # each of them a histogram that every hospital would send
+NUM_F1_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,19 @@ class Calibration:
 
     line: CalibrationLine | None
     slope_interval: Interval | None
+    intercept_interval: Interval | None
 
     def to_json(self) -> dict[str, Any]:
         nothing = dict.fromkeys(("slope", "intercept", "in_the_large"))
         return {
             **(self.line.to_json() if self.line else nothing),
-            "slope_interval": self.slope_interval.to_json() if self.slope_interval else None,
+            "slope_interval": _plain(self.slope_interval),
+            "intercept_interval": _plain(self.intercept_interval),
         }
+
+
+def _plain(interval: Interval | None) -> dict[str, float] | None:
+    return interval.to_json() if interval else None
 
 
 @dataclass(frozen=True)
@@ -66,19 +74,23 @@ class HospitalAssessment:
     Attributes:
         calibrations: by class; of two classes the second's alone.
         confusion: patients by class (rows) and predicted class (columns), whole or not at all.
-        macro_f1: over admissions; None where there is no matrix.
+        macro_f1: over admissions, with its interval; None where there is no matrix.
     """
 
     calibrations: dict[str, Calibration]
     confusion: list[list[int]] | None
-    macro_f1: float | None
+    macro_f1: Interval | None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "calibration": _by_class(self.calibrations),
             "confusion": self.confusion,
-            "macro_f1": self.macro_f1,
+            **_macro_f1_to_json(self.macro_f1),
         }
+
+
+def _macro_f1_to_json(found: Interval | None) -> dict[str, Any]:
+    return {"macro_f1": found.estimate if found else None, "macro_f1_interval": _plain(found)}
 
 
 @dataclass(frozen=True)
@@ -86,34 +98,31 @@ class Assessment:
     """The global model on the test patients of all hospitals together, and of each.
 
     Attributes:
-        auroc, auprc: from the score histograms that hospitals would release.
+        rankings: by model, from the score histograms that hospitals would release.
         calibrations, curves: by class; of two classes the second's alone.
         confusion: patients by class (rows) and predicted class (columns), whole or not at all:
             with accuracy, margins would tell a hidden cell. A patient with admissions in several
             cells counts in each.
-        macro_f1: over admissions; None where there is no matrix.
+        macro_f1: over admissions, with its interval; None where there is no matrix.
         subgroups: by "age" and "sex", then by the group's name.
         hospitals: by name.
     """
 
-    auroc: PooledFigure | None
-    auprc: PooledFigure | None
+    rankings: dict[str, PooledRanking]
     calibrations: dict[str, Calibration]
     curves: dict[str, list[ShownBin]]
     classes: tuple[str, ...]
     confusion: SuppressedTable
-    macro_f1: float | None
+    macro_f1: Interval | None
     subgroups: dict[str, dict[str, SubgroupFigures]]
     hospitals: dict[str, HospitalAssessment]
 
     def to_json(self) -> dict[str, Any]:
-        def binned(figure: PooledFigure | None) -> dict[str, float] | None:
-            if figure is None:
-                return None
-            return {"value": figure.value, "low": figure.low, "high": figure.high}
-
         return {
-            "from_histograms": {"auroc": binned(self.auroc), "auprc": binned(self.auprc)},
+            "from_histograms": {
+                "auroc": _binned({model: each.auroc for model, each in self.rankings.items()}),
+                "auprc": _binned({model: each.auprc for model, each in self.rankings.items()}),
+            },
             "calibration": [
                 {**line, "curve": [shown.to_json() for shown in self.curves[line["class"]]]}
                 for line in _by_class(self.calibrations)
@@ -121,7 +130,7 @@ class Assessment:
             "confusion": {
                 "classes": list(self.classes),
                 **asdict(self.confusion),
-                "macro_f1": self.macro_f1,
+                **_macro_f1_to_json(self.macro_f1),
             },
             "subgroups": {
                 kind: [{"name": name, **figures.to_json()} for name, figures in groups.items()]
@@ -131,6 +140,29 @@ class Assessment:
                 {"name": name, **found.to_json()} for name, found in sorted(self.hospitals.items())
             ],
         }
+
+
+def _binned(by_model: dict[str, PooledFigure | None]) -> dict[str, Any] | None:
+    """The global model's figure, beside it those of all models and its difference to local ones.
+
+    "low" and "high" bound what binning may have cost; "interval" is the sampling error alone.
+    """
+    found = {model: figure for model, figure in by_model.items() if figure}
+    if "global" not in found:
+        return None
+    plain = {
+        model: {
+            "value": figure.value,
+            "low": figure.low,
+            "high": figure.high,
+            "interval": _plain(figure.interval()),
+        }
+        for model, figure in found.items()
+    }
+    difference = None
+    if "local" in found:
+        difference = (found["global"].resampled - found["local"].resampled).interval()
+    return {**plain["global"], "by_model": plain, "difference": _plain(difference)}
 
 
 def _by_class(calibrations: dict[str, Calibration]) -> list[dict[str, Any]]:
@@ -143,24 +175,18 @@ def assess(
     """The global model on the test patients of all hospitals; little is shown of under 10.
 
     Args:
-        hospitals: by name, each with the global model's probabilities.
+        hospitals: by name, each with the probabilities of the global model, and of others if the
+            histograms are to compare them.
         classes: the names of the classes, by label.
         seed: of the resampled patients.
     """
     counted = told_together(hospitals)
     rows = join(list(counted.values()))
     probabilities = rows.probabilities["global"]
-    ranking = pooled_ranking(
-        [
-            score_histograms(part.labels, part.probabilities["global"], part.patients)
-            for part in counted.values()
-        ]
-    )
     matrix = patient_confusion(rows, len(classes))
     is_whole = bool(matrix.min() >= MIN_PATIENTS)
     return Assessment(
-        auroc=ranking.auroc,
-        auprc=ranking.auprc,
+        rankings={} if rows.untold_because else _rankings(counted, rows.probabilities, seed=seed),
         calibrations=calibrations(rows, classes, seed=seed),
         curves={
             classes[cls]: shown_curve(rows.labels == cls, probabilities[:, cls], rows.patients)
@@ -168,13 +194,34 @@ def assess(
         },
         classes=classes,
         confusion=suppress(matrix if is_whole else np.zeros_like(matrix)),
-        macro_f1=_macro_f1(rows, len(classes)) if is_whole else None,
+        macro_f1=_macro_f1(rows, len(classes), seed=seed) if is_whole else None,
         subgroups={
-            "age": _in_order(rows, rows.age_bands, (*AGE_BANDS, UNKNOWN)),
-            "sex": _in_order(rows, rows.sexes, SEXES),
+            "age": _in_order(rows, rows.age_bands, (*AGE_BANDS, UNKNOWN), seed=seed),
+            "sex": _in_order(rows, rows.sexes, SEXES, seed=seed),
         },
         hospitals=_each(hospitals, counted, classes, seed=seed),
     )
+
+
+def _rankings(
+    hospitals: Mapping[str, ScoredRows], models: Iterable[str], *, seed: str
+) -> dict[str, PooledRanking]:
+    """By model; all of them on the same resamples, of each hospital its own."""
+    return {
+        model: pooled_ranking(
+            [
+                score_histograms(
+                    rows.labels,
+                    rows.probabilities[model],
+                    rows.patients,
+                    num_resamples=NUM_HISTOGRAM_RESAMPLES,
+                    seed=f"{seed}:{name}",
+                )
+                for name, rows in hospitals.items()
+            ]
+        )
+        for model in models
+    }
 
 
 def _each(
@@ -191,7 +238,9 @@ def _each(
         name: HospitalAssessment(
             calibrations=calibrations(rows, classes, seed=f"{seed}:{name}"),
             confusion=matrices[name].tolist() if name in matrices else None,
-            macro_f1=_macro_f1(rows, len(classes)) if name in matrices else None,
+            macro_f1=_macro_f1(rows, len(classes), seed=f"{seed}:{name}")
+            if name in matrices
+            else None,
         )
         for name, rows in hospitals.items()
     }
@@ -210,16 +259,19 @@ def _calibration(rows: ScoredRows, cls: int, *, seed: str) -> Calibration:
     is_positive = rows.labels == cls
     sides = (rows.patients[is_positive], rows.patients[~is_positive])
     if min(len(np.unique(side)) for side in sides) < MIN_PATIENTS:
-        return Calibration(None, None)
+        return Calibration(None, None, None)
     probabilities = rows.probabilities["global"][:, cls]
+    slope, intercept = resampled_line(
+        is_positive,
+        probabilities,
+        rows.patients,
+        num_resamples=NUM_SLOPE_RESAMPLES,
+        seed=f"{seed}:calibration",
+    )
     return Calibration(
         line=calibration_line(is_positive, probabilities),
-        slope_interval=bootstrap(
-            slope_statistic(is_positive, probabilities),
-            rows.patients,
-            num_resamples=NUM_SLOPE_RESAMPLES,
-            seed=f"{seed}:calibration",
-        ),
+        slope_interval=slope.interval(),
+        intercept_interval=intercept.interval(),
     )
 
 
@@ -230,9 +282,14 @@ def patient_confusion(rows: ScoredRows, num_classes: int) -> Counts:
     return confusion_matrix(people[1], people[2], num_classes=num_classes)
 
 
-def _macro_f1(rows: ScoredRows, num_classes: int) -> float | None:
+def _macro_f1(rows: ScoredRows, num_classes: int, *, seed: str) -> Interval | None:
     predicted = rows.probabilities["global"].argmax(axis=1)
-    return macro_f1(confusion_matrix(rows.labels, predicted, num_classes=num_classes))
+    return bootstrap(
+        macro_f1_statistic(rows.labels, predicted, num_classes=num_classes),
+        rows.patients,
+        num_resamples=NUM_F1_RESAMPLES,
+        seed=f"{seed}:macro-f1",
+    )
 
 
 def whole_matrices(matrices: Mapping[str, Counts]) -> dict[str, Counts]:
@@ -252,9 +309,9 @@ def whole_matrices(matrices: Mapping[str, Counts]) -> dict[str, Counts]:
 
 
 def _in_order(
-    rows: ScoredRows, groups: NDArray[np.str_], names: tuple[str, ...]
+    rows: ScoredRows, groups: NDArray[np.str_], names: tuple[str, ...], *, seed: str
 ) -> dict[str, SubgroupFigures]:
-    found = by_subgroup(rows.labels, rows.probabilities["global"], rows.patients, groups)
+    found = by_subgroup(rows.labels, rows.probabilities["global"], rows.patients, groups, seed=seed)
     return {name: found[name] for name in names if name in found}
 
 
@@ -263,21 +320,20 @@ def shown_curve(
     probabilities: Probabilities,
     patients: NDArray[np.int32],
 ) -> list[ShownBin]:
-    """The reliability curve without the bins that would tell of under 10 outcomes.
+    """The reliability curve without the bins that would tell of under 10 patients' outcomes.
 
-    All arrays (num_rows,). Of a bin of 100 with 3 %, everybody can work out the 3.
+    All arrays (num_rows,). Of a bin of 100 with 3 %, everybody can work out the 3; and 12
+    admissions with the outcome may be those of one patient.
     """
     curve = reliability_curve(is_positive, probabilities, patients)
     if not curve:
         return []
-    totals = np.array([each.num_rows for each in curve], np.int64)
-    positives = np.rint([each.observed * each.num_rows for each in curve]).astype(np.int64)
-    table = suppress(np.stack([totals - positives, positives], axis=1))
+    table = suppress(np.array([each.num_patients for each in curve], np.int64))
     return [
         ShownBin(
             predicted=each.predicted,
             observed=None if None in (*cells, total) else each.observed,
-            num_admissions=total,
+            num_admissions=None if total is None else each.num_rows,
         )
         for each, cells, total in zip(curve, table.cells, table.row_totals, strict=True)
     ]

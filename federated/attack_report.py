@@ -22,13 +22,14 @@ from tqdm import tqdm
 from federated.__main__ import read_datasets
 from federated.attacks import attack_by, attacks
 from federated.commands import output_file, refusals
-from federated.datasets import ClientDataset
+from federated.datasets import ClientDataset, concatenate
 from federated.errors import InvalidPlanError, NotFiniteError
 from federated.features import TEST
-from federated.metrics import measure
+from federated.metrics import auroc
 from federated.plan import TrainingPlan, make_plan
 from federated.prediction import predict_rows
 from federated.simulation import SimulationResult, simulate
+from federated.suppression import MIN_PATIENTS
 
 STRATEGIES = ("fedavg", "median", "trimmed_mean", "multi_krum")
 NUM_ATTACKERS = 5
@@ -37,7 +38,11 @@ NO_ATTACK = ""
 
 @dataclass(frozen=True)
 class Trial:
-    """A federation of which one hospital may be bad; AUROC None where the model broke down."""
+    """A federation of which one hospital may be bad.
+
+    Attributes:
+        auroc: None where the model broke down, and of under ten test patients.
+    """
 
     strategy: str
     attack: str
@@ -60,20 +65,19 @@ def _try(plan: TrainingPlan, attack: str, attacker: str, seed: int) -> Trial:
         else:
             on_update = attack_by(attack, {attacker}, seed=seed)
             result = simulate(_datasets, plan, seed=seed, on_update=on_update)
-        auroc = pooled_auroc(_datasets, result)
+        found = pooled_auroc(_datasets, result)
     except NotFiniteError:
-        auroc = None  # honest hospitals can no longer train from what the attack made of it
-    return Trial(plan.strategy, attack, attacker, auroc)
+        found = None  # honest hospitals can no longer train from what the attack made of it
+    return Trial(plan.strategy, attack, attacker, found)
 
 
 def pooled_auroc(datasets: Mapping[str, ClientDataset], result: SimulationResult) -> float | None:
-    """AUROC over the test patients of all hospitals."""
-    labels, probabilities = [], []
-    for name in sorted(datasets):
-        rows = datasets[name].rows(TEST)
-        labels.append(datasets[name].labels[rows])
-        probabilities.append(predict_rows(result.params, result.scaling, datasets[name], rows))
-    return measure(np.concatenate(labels), np.concatenate(probabilities)).auroc
+    """AUROC over the test patients of all hospitals; None of under ten."""
+    everyone = concatenate([datasets[name] for name in sorted(datasets)])
+    rows = everyone.rows(TEST)
+    if len(np.unique(everyone.patients[rows])) < MIN_PATIENTS:
+        return None
+    return auroc(everyone.labels[rows], predict_rows(result.params, result.scaling, everyone, rows))
 
 
 def run_trials(

@@ -5,7 +5,8 @@ All five are scored on the same held-out patients. All rows are here, so that sc
 intervals resample patients, and the models that are compared see the same resamples.
 
 A `BenefitReport` holds nothing that may not be shown: of a hospital with under 10 test patients no
-figure, and such hospitals count in those of all together as `scored_rows.told_together` has it.
+figure, and such hospitals count in those of all together as `scored_rows.told_together` has it; of
+one where an outcome has under 10 patients neither, see `ScoredRows.untold_because`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,21 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.assessment import Assessment, assess
-from federated.calibration import brier_scores
 from federated.choosing import Choice, choose_model
 from federated.datasets import ClientDataset, concatenate
 from federated.features import TEST, TRAIN, VALIDATION
-from federated.intervals import (
-    TOO_FEW,
-    Interval,
-    Resampled,
-    Statistic,
-    auprc_statistic,
-    auroc_statistic,
-    in_words,
-    mean_statistic,
-    resample,
-)
+from federated.figures import FIGURES, figure_statistics
+from federated.intervals import Interval, Resampled, in_words, resample
 from federated.metrics import Metrics, mean_of
 from federated.params import Params
 from federated.plan import TrainingPlan
@@ -43,7 +34,6 @@ from federated.suppression import suppress
 from federated.targets import target_named
 
 MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
-FIGURES = ("auroc", "auprc", "accuracy", "brier")
 NUM_BANDS = 3
 NUM_RESAMPLES = 500
 
@@ -56,7 +46,7 @@ class Gain:
 
     Attributes:
         num_patients: that the models are compared on; None where they are under 10.
-        intervals: None where there is no model, too few patients, or a figure is not shown.
+        intervals: None where there is no model, or a figure is undefined or not told.
         difference: of the AUROC, global minus local, on the same resamples.
         sentence: the difference in words.
         fine_tuned_difference: fine-tuned minus global.
@@ -179,11 +169,12 @@ def benefit_report(
     """Train the baselines for as many local epochs as the federation, and score all of them.
 
     A baseline has one client, for which there is nothing to choose but FedAvg, whatever the plan's
-    strategy. A hospital too small for the federation is still trained alone, to be compared; one without a
-    training example has no local model, and undefined figures.
+    strategy. Every hospital given is trained alone, whether it took part in the federation or not;
+    one without a training example has no local model, and undefined figures.
 
     Args:
-        datasets: every hospital's, by client id; all of them hosted here.
+        datasets: of the hospitals to compare, by client id, all of them hosted here. A served run's
+            report and `python -m federated` leave out those that sat out.
         federated: the run to be judged.
         on_progress: how many of how many rounds of baselines are trained.
     """
@@ -273,12 +264,12 @@ def gain_of(
         without: why there is no difference to a model that there is not.
         is_tuned: whether to speak of fine-tuning; by default where there is such a model.
     """
-    models = rows.probabilities if rows.has_enough_patients else {}
+    models = {} if rows.untold_because else rows.probabilities
     drawn = resample(
         {
             (figure, model): statistic
             for model, probabilities in models.items()
-            for figure, statistic in _statistics(rows.labels, probabilities).items()
+            for figure, statistic in figure_statistics(rows.labels, probabilities).items()
         },
         rows.patients,
         num_resamples=NUM_RESAMPLES,
@@ -288,7 +279,7 @@ def gain_of(
     def compared(model: str, base: str) -> tuple[Interval | None, str]:
         """The difference, or else why there is none."""
         if not models:
-            return None, TOO_FEW
+            return None, rows.untold_because
         if model not in models or base not in models:
             return None, without
         difference: Resampled = drawn["auroc", model] - drawn["auroc", base]
@@ -321,12 +312,3 @@ def gain_of(
         if is_tuned
         else "",
     )
-
-
-def _statistics(labels: NDArray[np.int8], probabilities: Probabilities) -> dict[str, Statistic]:
-    return {
-        "auroc": auroc_statistic(labels, probabilities),
-        "auprc": auprc_statistic(labels, probabilities),
-        "accuracy": mean_statistic((probabilities.argmax(axis=1) == labels).astype(np.float64)),
-        "brier": mean_statistic(brier_scores(labels, probabilities)),
-    }

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.histograms import logits_of, merge_small_bins
-from federated.intervals import Figures, Statistic, Weights
+from federated.intervals import Figures, Resampled, Weights, sample_weights
 from federated.metrics import Labels, Patients, Probabilities
 
 MAX_STEPS = 50
@@ -55,34 +55,28 @@ def calibration_line(
     return CalibrationLine(float(line[1]), float(line[0]), float(level[0]))
 
 
-def slope_statistic(
-    is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating]
-) -> Statistic:
-    """The calibration slope of one class, to be resampled; both (num_rows,)."""
-    return _coefficient_statistic(is_positive, probabilities, place=1)
+def resampled_line(
+    is_positive: NDArray[np.bool_],
+    probabilities: NDArray[np.floating],
+    patients: Patients,
+    *,
+    num_resamples: int,
+    seed: int | str,
+) -> tuple[Resampled, Resampled]:
+    """The slope and the intercept of `calibration_line`, and those of each resample.
 
-
-def intercept_statistic(
-    is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating]
-) -> Statistic:
-    """The intercept of the line with that slope, likewise."""
-    return _coefficient_statistic(is_positive, probabilities, place=0)
-
-
-def _coefficient_statistic(
-    is_positive: NDArray[np.bool_], probabilities: NDArray[np.floating], *, place: int
-) -> Statistic:
-    """Newton's method starts where the rows as they are have their best line, and stops a
-    thousandth from the resample's.
+    Newton's method starts where the rows as they are have their best line, and stops a thousandth
+    from the resample's. NaN where there is no line. All arrays (num_rows,).
     """
-    logits = logits_of(probabilities)
     line = calibration_line(is_positive, probabilities)
     if line is None:
-        return lambda weights: np.full(len(weights), np.nan)
+        nothing = Resampled(np.full(1 + num_resamples, np.nan))
+        return nothing, nothing
+    logits = logits_of(probabilities)
     inputs = np.vstack([np.ones_like(logits), logits])
     start = np.array([line.intercept, line.slope])
 
-    def coefficient(weights: Weights) -> Figures:
+    def coefficients_of(weights: Weights) -> Figures:
         coefficients = np.tile(start, (len(weights), 1))
         for _ in range(MAX_STEPS):
             step = _newton_step(inputs, is_positive, coefficients @ inputs, weights)
@@ -90,9 +84,11 @@ def _coefficient_statistic(
             # Convergence is quadratic: after a step of 0.01 the next is about 0.0001.
             if not (np.abs(step) > 0.01).any():
                 break
-        return np.where((np.abs(step) > 0.01).any(axis=1), np.nan, coefficients[:, place])
+        return np.where((np.abs(step) > 0.01).any(axis=1, keepdims=True), np.nan, coefficients)
 
-    return coefficient
+    weights = sample_weights(patients, num_resamples=num_resamples, seed=seed)
+    drawn = np.concatenate([coefficients_of(some) for some in weights])
+    return Resampled(drawn[:, 1]), Resampled(drawn[:, 0])
 
 
 def _has_best_line(is_positive: NDArray[np.bool_], logits: NDArray[np.float64]) -> bool:
@@ -105,14 +101,16 @@ def _has_best_line(is_positive: NDArray[np.bool_], logits: NDArray[np.float64]) 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows of like probability: what was predicted of them, and what came."""
+    """Rows of like probability: what was predicted of them, and what came.
+
+    Attributes:
+        num_patients: different ones without the outcome and with it; who had both counts twice.
+    """
 
     predicted: float
     observed: float
     num_rows: int
-
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
+    num_patients: tuple[int, int]
 
 
 def reliability_curve(
@@ -136,9 +134,14 @@ def reliability_curve(
     curve = []
     for number in range(len(starts)):
         rows = merged == number
-        observed = is_positive[order][rows]
+        observed, people = is_positive[order][rows], patients[order][rows]
         curve.append(
-            ReliabilityBin(float(ranked[rows].mean()), float(observed.mean()), int(rows.sum()))
+            ReliabilityBin(
+                predicted=float(ranked[rows].mean()),
+                observed=float(observed.mean()),
+                num_rows=int(rows.sum()),
+                num_patients=(len(np.unique(people[~observed])), len(np.unique(people[observed]))),
+            )
         )
     return curve
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federated.__main__ import read_datasets
-from federated.assessment import NUM_SLOPE_RESAMPLES, calibrations
-from federated.calibration import intercept_statistic
+from federated.assessment import calibrations
 from federated.commands import refusals
 from federated.datasets import ClientDataset
 from federated.features import TEST, VALIDATION
-from federated.intervals import Interval, bootstrap, number_in_words
+from federated.intervals import Interval, number_in_words
 from federated.plan import (
     TrainingPlan,
     add_run_arguments,
@@ -25,7 +24,7 @@ from federated.plan import (
     strategy_parameters_of,
 )
 from federated.schemas import feature_schema
-from federated.scored_rows import ScoredRows, score_rows
+from federated.scored_rows import score_rows
 from federated.simulation import SimulationResult, simulate
 from federated.small_counts import shown
 from federated.targets import target_named
@@ -68,27 +67,16 @@ def calibration_by_hospital(
             datasets[name], split, schema, {"global": (result.params, result.scaling)}
         )
         for class_name, found in calibrations(rows, classes, seed=f"{seed}:{name}").items():
-            cls = classes.index(class_name)
             lines.append(
                 HospitalLine(
                     hospital=name,
                     num_patients=rows.num_patients,
                     class_name=class_name,
                     slope=found.slope_interval,
-                    intercept=_intercept(rows, cls, seed=f"{seed}:{name}") if found.line else None,
+                    intercept=found.intercept_interval,
                 )
             )
     return lines
-
-
-def _intercept(rows: ScoredRows, cls: int, *, seed: str) -> Interval | None:
-    """On the resamples that the slope's interval is from."""
-    return bootstrap(
-        intercept_statistic(rows.labels == cls, rows.probabilities["global"][:, cls]),
-        rows.patients,
-        num_resamples=NUM_SLOPE_RESAMPLES,
-        seed=f"{seed}:calibration",
-    )
 
 
 def table(lines: list[HospitalLine], *, split: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from federated.intervals import Figures, Statistic, Weights
 from federated.metrics import Labels
 
 
@@ -32,3 +33,21 @@ def macro_f1(confusion: NDArray[np.int64]) -> float | None:
     named = confusion.sum(axis=0) + confusion.sum(axis=1)  # 2 TP + FP + FN
     occurs = named > 0
     return float((2 * correct[occurs] / named[occurs]).mean()) if occurs.any() else None
+
+
+def macro_f1_statistic(
+    labels: Labels, predicted: NDArray[np.integer], *, num_classes: int
+) -> Statistic:
+    """`macro_f1` of labels and predicted classes (num_rows,), to be resampled."""
+    cells = np.eye(num_classes**2)[labels.astype(np.int64) * num_classes + predicted]
+
+    def statistic(weights: Weights) -> Figures:
+        confusion = (weights @ cells).reshape(-1, num_classes, num_classes)
+        correct = np.diagonal(confusion, axis1=1, axis2=2)
+        named = confusion.sum(axis=1) + confusion.sum(axis=2)
+        with np.errstate(invalid="ignore"):
+            f1 = (2 * correct / np.maximum(named, 1)).sum(axis=1) / (named > 0).sum(axis=1)
+        found: Figures = f1
+        return found
+
+    return statistic

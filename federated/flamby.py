@@ -157,15 +157,15 @@ def _inputs_with_gaps(row: Mapping[str, str]) -> list[float]:
 
 
 def read_published(folder: Path) -> dict[str, dict[str, list[float]]]:
-    """FLamby's accuracies of each seed, by its name of a method and by test set.
+    """FLamby's accuracies by rising seed, by its name of a method and by test set.
 
     Raises:
         UnreadableDatasetError: the file is missing, or is another.
     """
     published: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    rows = _read(folder / _PUBLISHED, "method", "test_set", "accuracy")
+    rows = _read(folder / _PUBLISHED, "method", "seed", "test_set", "accuracy")
     try:
-        for row in rows:
+        for row in sorted(rows, key=lambda row: int(row["seed"])):
             published[row["method"]][row["test_set"]].append(float(row["accuracy"]))
     except ValueError as error:
         raise UnreadableDatasetError(f"a value in {_PUBLISHED} is no number") from error
@@ -458,11 +458,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table, by test set; `flambys` is empty where FLamby has no such row."""
+    """A row of the table, by test set; FLamby's part is empty where it has no such row.
+
+    Attributes:
+        by_seed, flambys_by_seed: the accuracies that `ours` and `flambys` sum up.
+    """
 
     title: str
     ours: dict[str, Figure]
+    by_seed: dict[str, tuple[float, ...]]
     flambys: dict[str, Figure] = field(default_factory=dict)
+    flambys_by_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def is_near(self, test_set: str) -> bool:
         return not self.flambys or self.ours[test_set].is_near(self.flambys[test_set])
@@ -475,6 +481,9 @@ class Row:
         if self.flambys:
             cells = "".join(f"{self.flambys[name]}   " for name in TEST_SETS)
             lines.append(f"{'':<30}{'FLamby':<8}{cells.rstrip()}")
+            ours, theirs = self.by_seed[POOLED], self.flambys_by_seed[POOLED]
+            by_seed = f"ours {_three_places(ours)}; FLamby {_three_places(theirs)}"
+            lines.append(f"{'':<30}pooled test by seed, {by_seed}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -495,9 +504,17 @@ def make_row(
         accuracies_of: a seed → accuracies by test set.
     """
     runs = [accuracies_of(seed) for seed in seeds]
-    ours = {name: Figure.of([run[name] for run in runs]) for name in TEST_SETS}
-    flambys = {name: Figure.of(published[name]) for name in TEST_SETS} if published else {}
-    return Row(title, ours, flambys)
+    ours = {name: tuple(run[name] for run in runs) for name in TEST_SETS}
+    flambys = {name: tuple(published[name]) for name in TEST_SETS} if published else {}
+    return Row(title, _figures(ours), ours, _figures(flambys), flambys)
+
+
+def _figures(by_seed: Mapping[str, Sequence[float]]) -> dict[str, Figure]:
+    return {name: Figure.of(values) for name, values in by_seed.items()}
+
+
+def _three_places(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def reproduced_rows(

@@ -17,7 +17,7 @@ from federated.params import Params, check_finite, subtract, with_prefix
 from federated.plan import LocalTrainingConfig
 from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
-from federated.suppression import MIN_PATIENTS
+from federated.suppression import MIN_PATIENTS, fewest_with_an_outcome
 
 
 def train_locally(
@@ -141,18 +141,24 @@ def validation_metrics(
 
     They leave the hospital in every round. So of under 10 different patients nothing is told, not
     even `num_validation`, the number of admissions, by which the losses of hospitals are weighted.
+    Nor is accuracy where a class that occurs does so in under 10 patients: of a model that always
+    says the commonest class, it is the share of the others.
     """
     rows = dataset.rows(VALIDATION)
-    if len(np.unique(dataset.patients[rows])) < MIN_PATIENTS:
+    patients = dataset.patients[rows]
+    if len(np.unique(patients)) < MIN_PATIENTS:
         return dict.fromkeys(
             ("validation_loss", "validation_auroc", "validation_accuracy", "num_validation")
         )
     probabilities = predict_rows(params, scaling, dataset, rows)
     labels = dataset.labels[rows]
+    accuracy = None
+    if fewest_with_an_outcome(labels, patients, np.unique(labels)) >= MIN_PATIENTS:
+        accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     return {
         "validation_loss": cross_entropy(labels, probabilities),
         "validation_auroc": auroc(labels, probabilities),
-        "validation_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "validation_accuracy": accuracy,
         "num_validation": len(rows),
     }
 

@@ -31,7 +31,7 @@ TARGET = "died_in_hospital"
 
 @dataclass(frozen=True)
 class Figure:
-    """AUROC on the test patients of all hospitals; the interval None of too few patients."""
+    """AUROC on the test patients of all hospitals; None of under ten, or where it is undefined."""
 
     auroc: float | None
     interval: Interval | None
@@ -96,7 +96,7 @@ def _figure(
     probabilities = predict_rows(result.params, result.scaling, everyone, rows)
     found = auroc(labels, probabilities)
     if found is None or len(np.unique(everyone.patients[rows])) < MIN_PATIENTS:
-        return Figure(found, None)
+        return Figure(None, None)
     statistic = auroc_statistic(labels, probabilities)
     return Figure(found, bootstrap(statistic, everyone.patients[rows], seed=str(seed)))
 

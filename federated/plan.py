@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -11,8 +11,30 @@ from federated.architectures import architecture_named
 from federated.errors import InvalidPlanError
 from federated.schemas import feature_schema
 from federated.strategies import FedProxParameters, StrategyParameters, strategy_named
+from federated.strategies.averaging import MU_RANGE
 from federated.strategies.parameters import Parameters, real, whole
 from federated.targets import target_named
+
+MAX_SEED = 2**31 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Raises InvalidPlanError: a run's seed, wherever it comes from, is not in its range."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidPlanError(f"a seed lies between 0 and {MAX_SEED}, not {seed}")
+
+
+def seed_from(text: str) -> int:
+    """A command line's seed. Raises ArgumentTypeError, which argparse prints with the option."""
+    try:
+        seed = int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"a seed is a whole number, not {text[:40]!r}") from None
+    try:
+        check_seed(seed)
+    except InvalidPlanError as error:
+        raise ArgumentTypeError(str(error)) from error
+    return seed
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     for field in fields(LocalTrainingConfig):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=type(field.default), default=field.default)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_from, default=0)
 
 
 def strategy_parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +105,10 @@ def local_training_of(options: Mapping[str, Any]) -> LocalTrainingConfig:
 
 LEAVES_THE_HOSPITAL = (
     "round 0: count, mean and squared deviations of each numeric input, and which outcomes occur",
-    "every round: the change of the model's parameters, the number of training examples,"
-    " losses and AUROC on the hospital's validation patients",
+    "every round: the change of the model's parameters, the number of training examples and the"
+    " mean loss on them",
+    "every round: on the hospital's validation patients, if they are 10 or more, the number of"
+    " their admissions, the mean loss and AUROC; and the accuracy, if as many have each outcome",
 )
 CONTROLS_LEAVE_TOO = (
     "every round: the change of the hospital's control variate, an estimate of the mean gradient"
@@ -160,9 +184,7 @@ class TrainingPlan:
 def _check_proximal_step(learning_rate: float, mu: float) -> None:
     """A step leaves 1 - η μ of the way to the global model: below 0 it would swing beyond it."""
     if learning_rate * mu > 1:
-        raise InvalidPlanError(
-            f"mu is at most 1 / learning_rate, which is {1 / learning_rate:g}, not {mu:g}"
-        )
+        raise InvalidPlanError(f"mu {MU_RANGE}, which is [0, {1 / learning_rate:g}], not {mu:g}")
 
 
 def _check_fields(what: str, plain: Any, known: set[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from federated.__main__ import read_datasets
@@ -116,6 +117,7 @@ def after_each_round(
     Raises:
         EmptyRoundError: nobody can take part.
     """
+    torch.set_num_threads(1)  # as `simulate`: with more, other bits
     validation = _everyone(datasets)
     rows = validation.rows(VALIDATION)
     labels = validation.labels[rows]

@@ -69,12 +69,11 @@ def contributions(
             variants.append(EncodedExample(admission.sparse, numeric))
     probabilities = predict_examples(params, scaling, variants)
     predicted = int(probabilities[0].argmax())
-    return ranked_contributions(names, probabilities[0, predicted] - probabilities[1:, predicted])
+    changes = probabilities[0, predicted] - probabilities[1:, predicted]
+    return ranked_contributions(names, changes.tolist())
 
 
-def ranked_contributions(names: list[str], changes: NDArray[np.floating]) -> list[Contribution]:
-    """What each input changes (len(names),), largest first; of equal ones by name."""
-    ranked = sorted(
-        zip(names, changes.tolist(), strict=True), key=lambda pair: (-abs(pair[1]), pair[0])
-    )
+def ranked_contributions(names: list[str], changes: list[float]) -> list[Contribution]:
+    """What each input changes, largest first; of equal ones by name."""
+    ranked = sorted(zip(names, changes, strict=True), key=lambda pair: (-abs(pair[1]), pair[0]))
     return [Contribution(name, change) for name, change in ranked]

@@ -1,14 +1,14 @@
 """The steps of a round, as the simulation and the served federation both take them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from federated.aggregation import ClientUpdate
 from federated.architectures import initial_params
 from federated.datasets import ClientDataset
-from federated.errors import EmptyRoundError, OneClassError
+from federated.errors import EmptyRoundError, NotFiniteError, OneClassError
 from federated.features import TRAIN
 from federated.params import (
     Params,
@@ -128,11 +128,31 @@ def next_params(
         EmptyRoundError: no update holds an example.
         TooFewUpdatesError: a robust strategy needs more of them.
         ShapeMismatchError: an update, or the state, is not of this model, or is missing.
+        NotFiniteError: the new model, or what the server would remember, is not finite; says which
+            of the plan's parameters to change.
     """
     state = server_state or {}
     check_same_shapes(first_server_state(plan, global_params, num_clients=1), state)
     aggregate = strategy_named(plan.strategy).aggregate
-    return aggregate(global_params, state, updates, plan.strategy_parameters)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, in words
+        params, new_state = aggregate(global_params, state, updates, plan.strategy_parameters)
+    try:
+        check_finite(params)
+        check_finite(new_state)
+    except NotFiniteError as error:
+        raise NotFiniteError(
+            f"the next global model cannot be made, {error}: {_smaller_steps(plan)}"
+        ) from error
+    return params, new_state
+
+
+def _smaller_steps(plan: TrainingPlan) -> str:
+    """What to change where steps are too large, by the names that the plan has."""
+    names = {field.name for field in fields(plan.strategy_parameters)}
+    advice = "choose a lower learning_rate"
+    if "server_learning_rate" in names:
+        advice += " or server_learning_rate"
+    return f"{advice}, or a higher tau" if "tau" in names else advice
 
 
 def classes_seen(dataset: ClientDataset) -> list[int]:

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 
 from federated.datasets import ClientDataset
 from federated.features import FeatureSchema
+from federated.intervals import TOO_FEW
 from federated.metrics import UNDEFINED, Metrics, measure
 from federated.params import Params
 from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
 from federated.subgroups import age_bands, ages_of, sexes_of
-from federated.suppression import MIN_PATIENTS
+from federated.suppression import MIN_PATIENTS, fewest_with_an_outcome
 
 Probabilities = NDArray[np.float32]
+RARE_OUTCOME = f"under {MIN_PATIENTS} patients with one of the outcomes"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class ScoredRows:
     Attributes:
         labels, patients, age_bands, sexes: (num_rows,); rows of one patient share a number.
         probabilities: by model, (num_rows, num_classes).
+        num_hospitals: whose rows these are.
     """
 
     labels: NDArray[np.int8]
@@ -32,6 +35,7 @@ class ScoredRows:
     age_bands: NDArray[np.str_]
     sexes: NDArray[np.str_]
     probabilities: dict[str, Probabilities]
+    num_hospitals: int = 1
 
     @property
     def num_patients(self) -> int:
@@ -42,9 +46,28 @@ class ScoredRows:
         """Of fewer no figure is told to anybody."""
         return self.num_patients >= MIN_PATIENTS
 
+    @property
+    def untold_because(self) -> str:
+        """Why no figure of these rows is told to anybody, in words; empty where figures are.
+
+        Of several hospitals together figures are told from 10 patients on; of a single one only
+        where every outcome has 10 patients (`suppression.fewest_with_an_outcome`).
+
+        Not protected: that the figures of all together, less those of the hospitals that are
+        told, are those of the others; where that is one, its own. To work them out one has to know
+        how many admissions each hospital was tested on, which no report says.
+        """
+        if not self.has_enough_patients:
+            return TOO_FEW
+        if self.num_hospitals > 1 or not self.probabilities:
+            return ""
+        classes = range(next(iter(self.probabilities.values())).shape[1])
+        fewest = fewest_with_an_outcome(self.labels, self.patients, classes)
+        return RARE_OUTCOME if fewest < MIN_PATIENTS else ""
+
     def measure(self, model: str) -> Metrics:
-        """Undefined of under 10 patients, and of a model that there is not."""
-        if model not in self.probabilities or not self.has_enough_patients:
+        """Undefined where nothing is told, and of a model that there is not."""
+        if model not in self.probabilities or self.untold_because:
             return UNDEFINED
         return measure(self.labels, self.probabilities[model])
 
@@ -107,4 +130,5 @@ def join(hospitals: Sequence[ScoredRows]) -> ScoredRows:
             for model in hospitals[0].probabilities
             if all(model in part.probabilities for part in hospitals)
         },
+        num_hospitals=sum(part.num_hospitals for part in hospitals),
     )

@@ -1,6 +1,6 @@
-"""Figures by hospital, age band and sex."""
+"""Figures by age band and sex, of the groups of which figures may be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from federated.datasets import ClientDataset
 from federated.features import FeatureSchema
+from federated.figures import figure_statistics
+from federated.intervals import Interval, resample
 from federated.metrics import UNDEFINED, Labels, Metrics, Patients, Probabilities, measure
-from federated.suppression import suppress
+from federated.suppression import MIN_PATIENTS, fewest_with_an_outcome, suppress
 
 AGE_BANDS = {"under 18": 0, "18–39": 18, "40–64": 40, "65–79": 65, "80 and over": 80}
 UNKNOWN = "unknown"
+NUM_RESAMPLES = 500
 
 
 def age_bands(ages: NDArray[np.floating]) -> NDArray[np.str_]:
@@ -48,13 +51,24 @@ def sexes_of(
 
 @dataclass(frozen=True)
 class SubgroupFigures:
-    """Figures of a group; None and undefined where they have to be hidden."""
+    """Figures of a group; None and undefined where they have to be hidden.
+
+    Attributes:
+        intervals: by figure; none of a hidden one.
+    """
 
     num_patients: int | None
     metrics: Metrics
+    intervals: dict[str, Interval | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"num_patients": self.num_patients, **self.metrics.to_json()}
+        figures = self.metrics.to_json()
+        found = {figure: self.intervals.get(figure) for figure in figures}
+        return {
+            "num_patients": self.num_patients,
+            **figures,
+            "intervals": {name: each.to_json() if each else None for name, each in found.items()},
+        }
 
 
 def by_subgroup(
@@ -62,22 +76,53 @@ def by_subgroup(
     probabilities: Probabilities,
     patients: Patients,
     groups: NDArray[np.str_],
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int | str,
 ) -> dict[str, SubgroupFigures]:
-    """Figures of each group of rows (hospital, age band, sex), by name.
+    """Figures of each group of rows of one kind (age band, sex), by name, with 95 % intervals.
 
     A group whose count is hidden, as too small or lest it gives another's away, has no figures
     either: of a mean over everybody, and of all groups but one, that one's could be worked out.
+    Nor has one in which under 10 patients have one of the outcomes (`fewest_with_an_outcome`);
+    and as long as that holds of all groups without figures together, the next smallest is one.
+
+    Not protected: what figures by age and figures by sex say together.
 
     Args:
         patients: (num_rows,); one with admissions in two groups counts in both.
         groups: the name of each row's (num_rows,).
+        seed: of the resampled patients.
     """
     names: list[str] = np.unique(groups).tolist()
-    counts = np.array([len(np.unique(patients[groups == name])) for name in names], np.int64)
-    shown = suppress(counts).cells
-    found = {}
-    for name, count in zip(names, shown, strict=True):
+    sizes = {name: len(np.unique(patients[groups == name])) for name in names}
+    counts = dict(zip(names, suppress(np.array(list(sizes.values()), np.int64)).cells, strict=True))
+
+    def fewest(of: list[str]) -> int:
+        rows = np.isin(groups, of)
+        return fewest_with_an_outcome(labels[rows], patients[rows], range(probabilities.shape[1]))
+
+    told = [name for name in names if counts[name] is not None and fewest([name]) >= MIN_PATIENTS]
+    told.sort(key=lambda name: (sizes[name], name))
+    while told and len(told) < len(names):
+        if fewest([name for name in names if name not in told]) >= MIN_PATIENTS:
+            break
+        del told[0]
+
+    def figures(name: str) -> SubgroupFigures:
+        if name not in told:
+            return SubgroupFigures(counts[name], UNDEFINED)
         rows = groups == name
-        metrics = UNDEFINED if count is None else measure(labels[rows], probabilities[rows])
-        found[name] = SubgroupFigures(count, metrics)
-    return found
+        drawn = resample(
+            figure_statistics(labels[rows], probabilities[rows]),
+            patients[rows],
+            num_resamples=num_resamples,
+            seed=f"{seed}:{name}",
+        )
+        return SubgroupFigures(
+            counts[name],
+            measure(labels[rows], probabilities[rows]),
+            {figure: found.interval() for figure, found in drawn.items()},
+        )
+
+    return {name: figures(name) for name in names}

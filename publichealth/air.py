@@ -18,7 +18,7 @@ class AqiBand:
 
     @property
     def range(self) -> str:
-        return f"{self.low} and above" if self.high is None else f"{self.low}–{self.high}"
+        return f"{self.low}+" if self.high is None else f"{self.low}–{self.high}"
 
 
 # Source: US EPA, 40 CFR part 58, appendix G, table 2; in AirNow's words.

@@ -19,12 +19,7 @@ class InputRow:
     shift_limit: float
     words: str
     is_alert: bool
-
-    @property
-    def percent_of_limit(self) -> int:
-        """How near the index or the shift is to its limit, whichever is nearer; 100 at the most."""
-        parts = [abs(self.psi or 0) / self.psi_limit, abs(self.shift or 0) / self.shift_limit]
-        return min(100, round(100 * max(parts)))
+    percent_of_limit: int  # of whichever figure is nearest to its limit; 100 at the most
 
 
 def input_rows(check: DriftCheck) -> list[InputRow]:
@@ -34,6 +29,8 @@ def input_rows(check: DriftCheck) -> list[InputRow]:
 
 
 def _row(figures: dict[str, Any]) -> InputRow:
+    pairs = (("psi", "psi_limit"), ("shift", "shift_limit"), ("share_known", "share_limit"))
+    parts = [abs(figures[name] or 0) / figures[limit] for name, limit in pairs]
     return InputRow(
         title=input_named(figures["input"]).title,
         num_readings=figures["num_readings"],
@@ -43,6 +40,7 @@ def _row(figures: dict[str, Any]) -> InputRow:
         shift_limit=figures["shift_limit"],
         words=verdict(figures),
         is_alert=bool(figures["alerts"]),
+        percent_of_limit=min(100, round(100 * max(parts))),
     )
 
 

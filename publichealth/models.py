@@ -205,9 +205,9 @@ class RetrainingProposal(models.Model):
     class Meta:
         ordering = ["-created_at", "-pk"]
 
+    def __str__(self) -> str:
+        return f"proposal {self.pk} to train {self.study} again"
+
     @property
     def is_waiting(self) -> bool:
         return self.answer == self.Answer.WAITING
-
-    def __str__(self) -> str:
-        return f"proposal {self.pk} to train {self.study} again"

@@ -17,9 +17,13 @@ from publichealth.api.health_risk import HealthRiskBatchView, HealthRiskView, nu
 from publichealth.rate_limit import seconds_to_wait
 
 
+# Made once: `json.dumps` makes another for every call whose options are not its own.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def _answer(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
     return HttpResponse(
-        json.dumps(body, separators=(",", ":"), allow_nan=False),
+        _encode(body),
         status=status,
         content_type="application/json",
         headers={"Cache-Control": "no-store", **(headers or {})},

@@ -27,13 +27,19 @@ def seconds_to_wait(request: HttpRequest, *, num_calls: int = 1) -> int:
     now = time.time()
     key = f"predict:{client_of(request)}:{int(now // seconds)}"
     try:
-        shared.add(key, 0, timeout=seconds + 1)
-        num_asked = shared.incr(key, num_calls)
-    except ValueError:  # the window has ended in between
-        return 0
+        num_asked = _count(key, num_calls, seconds=seconds)
     except RedisError:
         return 0
     return 0 if num_asked <= limit else int(seconds - now % seconds) + 1
+
+
+def _count(key: str, num_calls: int, *, seconds: int) -> int:
+    try:
+        return shared.incr(key, num_calls)
+    except ValueError:  # the first of its window
+        if shared.add(key, num_calls, timeout=seconds + 1):
+            return num_calls
+        return shared.incr(key, num_calls)  # another was first after all
 
 
 @cache

@@ -28,11 +28,15 @@ router.register("model-choices", training.ModelChoiceViewSet, basename="model-ch
 router.register("distributions", training.DistributionViewSet, basename="distribution")
 router.register("predictions", inference.PredictionViewSet, basename="prediction")
 router.register("inference-runs", inference.InferenceRunViewSet, basename="inference-run")
+router.register("readings", publichealth.ReadingViewSet, basename="reading")
 router.register("drift-checks", publichealth.DriftCheckViewSet, basename="drift-check")
 router.register(
     "retraining-proposals",
     publichealth.RetrainingProposalViewSet,
     basename="retraining-proposal",
+)
+router.register(
+    "alert-thresholds", publichealth.AlertThresholdViewSet, basename="alert-threshold"
 )
 router.register("tasks", envoys.TaskViewSet, basename="task")
 router.register("workers", envoys.WorkerViewSet, basename="worker")
@@ -46,5 +50,10 @@ urlpatterns = [
     path("me", envoys.MeView.as_view(), name="me"),
     path("hospital", inference.HospitalSummaryView.as_view(), name="hospital-summary"),
     path("federation", training.FederationSummaryView.as_view(), name="federation-summary"),
+    path("health-risk", publichealth.HealthRiskView.as_view(), name="health-risk"),
+    path(
+        "health-risk/batch", publichealth.HealthRiskBatchView.as_view(), name="health-risk-batch"
+    ),
+    path("public-health", publichealth.PublicHealthView.as_view(), name="public-health"),
     path("", include(router.urls)),
 ]

@@ -23,6 +23,7 @@ from envoys.models import Envoy, User
 from envoys.work import LeasedWork
 from federated.cohorts import EnvoyFiles, find_envoys
 from federated.plan import TrainingPlan
+from federated.small_counts import MIN_PATIENTS, shown
 from federated.synthetic import write_synthetic_cohort
 from inference.models import InferenceRun
 from inference.services import global_version, request_inference
@@ -96,8 +97,10 @@ def import_hospitals(folder: Path, say: Say) -> list[Envoy]:
             f" {imported.num_diagnoses:,} diagnoses"
         )
         for warning in imported.warnings:
-            example = f", for instance {warning['example']}" if warning["example"] else ""
-            say(f"    {warning['count']:,} × {warning['kind']}{example}")
+            # An example names the row of a patient: of a few, it would point to them.
+            is_told = warning["example"] and warning["count"] >= MIN_PATIENTS
+            example = f", for instance {warning['example']}" if is_told else ""
+            say(f"    {shown(warning['count'])} × {warning['kind']}{example}")
         envoys.append(envoy)
     return envoys
 

@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from envoys.access import may_use
+from envoys.models import User
 
 # title, page, the pages for which it is marked as the current one
 ENTRIES = (
@@ -29,6 +30,12 @@ ENTRIES = (
     ),
     ("Inference", "inference:inference-run-list", ("inference:inference-run-",)),
     ("Tasks", "envoys:task-list", ("envoys:task-",)),
+    (
+        "Public health",
+        "publichealth:dashboard",
+        ("publichealth:dashboard", "publichealth:drift"),
+    ),
+    ("My risk", "publichealth:citizen", ()),
 )
 
 
@@ -40,7 +47,7 @@ class Entry:
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
-    if not getattr(request, "user", None) or not request.user.is_authenticated:
+    if not getattr(request, "user", None):
         return {"navigation": []}
     match = request.resolver_match
     here = match.view_name if match else ""
@@ -54,5 +61,15 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
 
 
 def _is_others(request: HttpRequest, page: str) -> bool:
-    """A doctor reads about their own hospital on the dashboard; the list is for who sees several."""
-    return page in ("training:envoy-list", "training:study-list") and request.user.is_doctor  # type: ignore[union-attr]
+    """What somebody reads elsewhere.
+
+    A doctor reads about their own hospital on the dashboard; the list is for who sees several. An
+    officer's home is the public-health page.
+    """
+    user = request.user
+    if not isinstance(user, User):
+        return False
+    of_several = page in ("training:envoy-list", "training:study-list")
+    return (of_several and user.is_doctor) or (
+        page == "home" and user.role == User.Role.PUBLIC_HEALTH
+    )

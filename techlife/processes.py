@@ -453,13 +453,15 @@ def check_port_free(port: int) -> None:
             ) from error
 
 
-def start_web(supervisor: Supervisor, port: int) -> None:
+def start_web(
+    supervisor: Supervisor, port: int, *, application: str = "techlife.wsgi:application"
+) -> None:
     """Start the site on this machine's loopback address and wait until it answers."""
     check_port_free(port)
     supervisor.start(
         "web",
         [
-            *(sys.executable, "-m", "gunicorn", "techlife.wsgi:application"),
+            *(sys.executable, "-m", "gunicorn", application),
             *("--bind", f"127.0.0.1:{port}"),
             *("--worker-class", "gthread", "--workers", "1", "--threads", "8"),
             *("--graceful-timeout", "3", "--no-control-socket", "--log-level", "warning"),

@@ -5,9 +5,12 @@ from django.urls import path
 from diagnoses import published as diagnoses
 from envoys import published as envoys
 from inference import published as inference
+from publichealth import published as publichealth
 from training import published as training
 
 urlpatterns = [
+    path("predict", publichealth.predict, name="predict"),
+    path("predict/batch", publichealth.predict_batch, name="predict-batch"),
     path("api/login", envoys.LoginView.as_view(), name="login"),
     path("api/register", envoys.RegisterView.as_view(), name="register"),
     path("list_envoys", envoys.EnvoyListView.as_view(), name="envoy-list"),

@@ -271,11 +271,14 @@ SPECTACULAR_SETTINGS = {
         "RoleToAskFor": "envoys.serializers.ROLE_CHOICES",
         "RiskLevel": "diagnoses.models.RiskLevel",
         "EnvoyStatus": "envoys.models.Envoy.Status",
+        "EnvoyKind": "envoys.models.Envoy.Kind",
         "WorkStatus": "envoys.work.LeasedWork.Status",
         "RunStatus": "training.models.TrainingRun.Status",
         "RoundStatus": "training.models.TrainingRound.Status",
         "AssignmentStatus": "training.models.RoundAssignment.Status",
         "ModelKind": "training.models.ModelVersion.Kind",
+        "PackageAnswer": "training.models.StudyMembership.Answer",
+        "ProposalAnswer": "publichealth.models.RetrainingProposal.Answer",
     },
 }
 

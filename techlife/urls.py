@@ -6,13 +6,14 @@ from envoys import accounts
 from techlife import api_docs, api_urls, published_urls, views
 
 urlpatterns = [
+    # First: `/predict` is asked more often than all else, and each pattern before it takes time.
+    path("", include((published_urls, "published"))),
     path("", views.home, name="home"),
     path("", include("envoys.urls")),
     path("", include("diagnoses.urls")),
     path("", include("training.urls")),
     path("", include("inference.urls")),
     path("", include("publichealth.urls")),
-    path("", include((published_urls, "published"))),
     path("api/v1/", include((api_urls, "api"))),
     path("api/v1/schema", api_docs.SchemaView.as_view(), name="api-schema"),
     path("docs", api_docs.swagger, name="docs"),

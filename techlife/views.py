@@ -4,6 +4,7 @@ from django.shortcuts import redirect, render
 from django.views import defaults
 
 from envoys.access import Capability, may
+from envoys.models import User
 from envoys.pages import UserRequest
 
 
@@ -13,6 +14,8 @@ def home(request: UserRequest) -> HttpResponse:
         return redirect("inference:hospital-dashboard")
     if request.user.is_doctor:
         return render(request, "no_hospital.html")
+    if request.user.role == User.Role.PUBLIC_HEALTH:
+        return redirect("publichealth:dashboard")
     return redirect("training:federation-dashboard")
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from celery.app.task import Task
+from django.core.cache import cache
 from django.db import connection
 
 from envoys.models import Envoy
 from federated.errors import FederatedError
 from federated.synthetic import write_synthetic_cohort
 from inference.services import load_model
+from publichealth.services.serving import _served_in, load_served
 from training import services
 from training.arrays import _open
 from training.objects import load_base_params
@@ -27,8 +29,9 @@ def folders(settings: Any, tmp_path: Path) -> None:
     settings.OBJECT_FOLDER = tmp_path / "objects"
     settings.DIRECTOR_S3_BUCKET_NAME = ""
     settings.ENVOY_S3_BUCKET_NAME = ""
-    for cached in (load_model, _open, load_base_params):
+    for cached in (load_model, _open, load_base_params, load_served, _served_in):
         cached.cache_clear()
+    cache.clear()
 
 
 class WorkQueue:

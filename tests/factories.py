@@ -10,6 +10,7 @@ from django.utils.text import slugify
 from diagnoses.models import Admission, Diagnosis, Import, Patient, Snapshot, Upload
 from envoys.models import Envoy, User
 from inference.models import InferenceRun, Prediction
+from publichealth.models import Reading
 from training.models import (
     Distribution,
     ModelChoice,
@@ -236,3 +237,11 @@ def make_prediction(
         envoy_id=admission.envoy_id,
         **values,
     )
+
+
+def make_reading(envoy: Envoy | None = None, **values: Any) -> Reading:
+    """Measured now, with nothing measured unless it is given."""
+    values.setdefault("subject_id", f"subject-{next(_number)}")
+    values.setdefault("measured_at", timezone.now())
+    envoy = envoy or make_envoy(kind=Envoy.Kind.WEARABLES)
+    return Reading.objects.create(envoy=envoy, **values)

@@ -38,6 +38,8 @@ WHO_MAY: dict[Capability, set[str]] = {
     C.PACKAGES: {"doctor", "doctor without hospital", *FEDERATION},
     C.SCORING: {"doctor", "doctor without hospital", *FEDERATION},
     C.FEDERATION: FEDERATION,
+    C.PUBLIC_HEALTH: {*FEDERATION, "public-health officer"},
+    C.THRESHOLDS: {"administrator", "public-health officer"},
     C.ACCOUNTS: {"administrator"},
 }
 OF_HOSPITALS = {"doctor", "doctor without hospital"}

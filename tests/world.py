@@ -27,6 +27,7 @@ from federated.rounds import first_params
 from federated.schemas import feature_schema
 from federated.targets import target_named
 from inference.models import InferenceRun, Prediction
+from publichealth.models import DriftCheck, RetrainingProposal
 from tests.factories import (
     PASSWORD,
     make_admission,
@@ -41,6 +42,7 @@ from tests.factories import (
     make_participant,
     make_patient,
     make_prediction,
+    make_reading,
     make_round,
     make_run,
     make_snapshot,
@@ -48,6 +50,7 @@ from tests.factories import (
     make_user,
     make_version,
 )
+from tests.health import make_serving
 from training import services
 from training.models import (
     Distribution,
@@ -95,6 +98,7 @@ class Hospital:
     prediction: Prediction
     choice: ModelChoice
     overruled_choice: ModelChoice
+    drift_check: DriftCheck
 
 
 @dataclass
@@ -105,6 +109,7 @@ class World:
     icd_code: IcdCode
     suspended: Envoy
     idle: Envoy  # takes part in nothing, so that it can be deleted
+    proposal: RetrainingProposal  # waits for an answer
     refresh_token: str
     hospitals: dict[str, Hospital]  # "own" and "other"
     people: dict[str, User | None]  # the doctor is of "own"
@@ -196,7 +201,13 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "api:run-stop pk": hospital.active_run,
         "api:assignment-retry pk": hospital.failed_assignment,
         "api:model-choice-take-back pk": hospital.overruled_choice,
+        "figure": "aqi",
         # the API's resources
+        "alert-threshold pk": "aqi",
+        "check_id": hospital.drift_check,
+        "proposal_id": world.proposal,
+        "drift-check pk": hospital.drift_check,
+        "retraining-proposal pk": world.proposal,
         "patient pk": hospital.patient,
         "admission pk": hospital.admission,
         "diagnosis pk": hospital.diagnosis,
@@ -222,7 +233,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
 def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
     """By route. Where a body names a row it is the hospital's, so that another's can be tried."""
     now = f"{timezone.now():%Y-%m-%dT%H:%M}"
-    study, envoy = world.study.pk, hospital.envoy.pk
+    study, envoy, drift_check = world.study.pk, hospital.envoy.pk, hospital.drift_check.pk
     facts = {"name": "Test Patient New", "sex": "F", "phone": "000", "birth_year": 1970}
     discharge = {"discharged_at": now, "discharged_home": True, "died": False}
     diagnosis = {"icd_code": "I50.9", "icd_version": 10}
@@ -300,6 +311,15 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
             "model": "global",
         },
         "POST api:inference-run-list": {"envoys": [envoy], "model": "global"},
+        # Public health
+        "POST publichealth:citizen": {"age": 30, "aqi": 60},
+        "POST api:health-risk": {"age": 30, "aqi": 60},
+        "POST api:health-risk-batch": {"readings": [{"aqi": 60}]},
+        "POST published:predict": {"age": 30, "aqi": 60},
+        "POST published:predict-batch": {"readings": [{"aqi": 60}]},
+        "POST api:reading-list": {
+            "readings": [{"subject_id": "s1", "measured_at": "2026-01-01T12:00Z", "spo2": 97}]
+        },
         # Running the federation
         "POST envoys:envoy-create": new_envoy,
         "POST api:envoy-list": new_envoy,
@@ -321,6 +341,12 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST published:aggregate": [envoy],
         "POST training:model-version-distribute": {"envoys": [envoy]},
         "POST api:distribution-list": {"model_version": world.version.pk, "envoys": [envoy]},
+        # Public health
+        "POST publichealth:threshold-set": {"value": 120},
+        "POST publichealth:proposal-create": {"drift_check": drift_check, "reason": "it drifts"},
+        "POST api:drift-check-list": {"envoys": [envoy]},
+        "POST api:retraining-proposal-list": {"drift_check": drift_check, "reason": "it drifts"},
+        "PATCH api:alert-threshold-detail": {"value": 120},
     }
 
 
@@ -331,6 +357,7 @@ def make_world() -> World:
         code="I509", version=10, title="Heart failure, unspecified", category="I50"
     )
     version = _make_global_version(study, plan)
+    make_serving()
     hospitals = {name: _make_hospital(name, study, plan, version) for name in ("own", "other")}
     unassigned = make_user(username="unassigned")
     unassigned.envoy = None
@@ -342,6 +369,9 @@ def make_world() -> World:
         icd_code=icd_code,
         suspended=make_envoy(name="Hospital suspended", status=Envoy.Status.SUSPENDED),
         idle=make_envoy(name="Hospital idle"),
+        proposal=RetrainingProposal.objects.create(
+            study=study, drift_check=hospitals["own"].drift_check, reason="it drifts"
+        ),
         refresh_token=str(RefreshToken.for_user(hospitals["own"].doctor)),
         hospitals=hospitals,
         people={
@@ -445,6 +475,7 @@ def _make_hospital(
         admission, icd_code="I509", struck_out_by=doctor, struck_out_at=timezone.now()
     )
 
+    make_reading(envoy)
     source_import = make_import(envoy, started_by=doctor)
     export = make_snapshot(envoy, completed_at=timezone.now(), requested_by=doctor)
     waiting_plan = services.plan_for(study, num_rounds=2)
@@ -529,6 +560,9 @@ def _make_hospital(
             overrule_reason="it knows us",
             overruled_by=doctor,
             overruled_at=timezone.now(),
+        ),
+        drift_check=DriftCheck.objects.create(
+            envoy=envoy, version=global_version, status=DriftCheck.Status.COMPLETE
         ),
     )
 

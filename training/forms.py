@@ -8,7 +8,7 @@ from envoys.forms import TablerForm
 from envoys.models import Envoy
 from envoys.pages import id_of
 from federated.architectures import architectures
-from federated.plan import LocalTrainingConfig
+from federated.plan import MAX_SEED, LocalTrainingConfig
 from federated.strategies import strategies, strategy_named
 from federated.targets import targets
 from training.models import Study
@@ -173,7 +173,7 @@ class RefuseForm(TablerForm, forms.Form):
 class RunForm(EnvoysForm):
     seed = forms.IntegerField(
         min_value=0,
-        max_value=2**62,
+        max_value=MAX_SEED,
         initial=0,
         help_text="The same seed, plan and data give the same model again",
     )

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from envoys.models import Envoy, User
 from envoys.rest import IdField, UrlField
 from envoys.serializers import EnvoyNameSerializer, TaskSerializer
-from federated.plan import LocalTrainingConfig
+from federated.plan import MAX_SEED, LocalTrainingConfig
 from training.benefit import Benefit
 from training.models import (
     Distribution,
@@ -34,6 +34,14 @@ def username() -> serializers.SlugRelatedField[User]:
 
 class RowField(serializers.PrimaryKeyRelatedField[Any]):
     """A row by its number, which is checked before the database is asked for it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.queryset is not None:
+            name = self.queryset.model._meta.verbose_name
+            self.error_messages["does_not_exist"] = kwargs.get("error_messages", {}).get(
+                "does_not_exist", f"There is no {name} {{pk_value}}."
+            )
 
     def to_internal_value(self, data: Any) -> Any:
         return super().to_internal_value(IdField().run_validation(data))
@@ -415,7 +423,7 @@ class RunCreateSerializer(StrictSerializer, OfStudySerializer, EnvoysSerializer)
         required=False,
         help_text="of the packages to run; of the study's newest where not given",
     )
-    seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
+    seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=MAX_SEED)
     quorum = serializers.IntegerField(
         required=False, min_value=1, max_value=10_000, allow_null=True, default=None
     )

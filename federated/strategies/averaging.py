@@ -1,5 +1,6 @@
 """FedAvg, and FedProx, which is FedAvg to the server."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,13 +23,17 @@ def fedavg(
     return average(global_params, updates), server_state
 
 
+MU_RANGE = "lies in [0, 1 / learning_rate]"  # the upper end is the plan's to check
+
+
 @dataclass(frozen=True)
 class FedProxParameters(StrategyParameters):
     mu: float = real(
         0.01,
         low=0,
-        high=1000,
+        high=math.inf,
         includes_low=True,
+        range_in_words=MU_RANGE,
         meaning="How strongly a hospital is held near the global model; 0 is FedAvg",
     )
 

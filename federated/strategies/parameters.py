@@ -37,12 +37,28 @@ class StrategyParameters(Parameters):
 
 
 def real(
-    default: float, *, low: float, high: float, meaning: str, includes_low: bool = False
+    default: float,
+    *,
+    low: float,
+    high: float,
+    meaning: str,
+    includes_low: bool = False,
+    range_in_words: str = "",
 ) -> Any:
-    """A field for a number below `high` and above `low`, which itself may be allowed."""
+    """A field for a number below `high` and above `low`, which itself may be allowed.
+
+    Args:
+        range_in_words: where the plan narrows the range by its other values.
+    """
     return field(
         default=default,
-        metadata={"meaning": meaning, "low": low, "high": high, "includes_low": includes_low},
+        metadata={
+            "meaning": meaning,
+            "low": low,
+            "high": high,
+            "includes_low": includes_low,
+            "range_in_words": range_in_words,
+        },
     )
 
 
@@ -98,6 +114,8 @@ def _checked(one: Field[Any], value: Any) -> Any:
 
 def _range_in_words(one: Field[Any]) -> str:
     low, high = one.metadata["low"], one.metadata["high"]
+    if words := one.metadata.get("range_in_words"):
+        return f"{words}"
     if high == math.inf:
         return f"starts at {low}"
     if one.type is not float:

@@ -30,13 +30,15 @@ _RATE = "How far the server steps (η)"
 _BETA_1 = "How much of the earlier rounds' direction is kept (β₁)"
 _BETA_2 = "How much of the earlier rounds' second moment is kept (β₂)"
 _TAU = "Adaptivity: coordinates that change less than this are not sped up further (τ)"
+# v is float32 and starts at τ²: of a far smaller τ that is 0, and a step is divided by next to nothing.
+_LEAST_TAU = 1e-12
 
 
 @dataclass(frozen=True)
 class FedAdagradParameters(StrategyParameters):
     server_learning_rate: float = real(0.1, low=0, high=100, meaning=_RATE)
     beta_1: float = real(0.0, low=0, high=1, includes_low=True, meaning=_BETA_1)
-    tau: float = real(1e-3, low=0, high=100, meaning=_TAU)
+    tau: float = real(1e-3, low=_LEAST_TAU, high=100, includes_low=True, meaning=_TAU)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class FedAdamParameters(StrategyParameters):
     server_learning_rate: float = real(0.03, low=0, high=100, meaning=_RATE)
     beta_1: float = real(0.9, low=0, high=1, includes_low=True, meaning=_BETA_1)
     beta_2: float = real(0.99, low=0, high=1, includes_low=True, meaning=_BETA_2)
-    tau: float = real(1e-3, low=0, high=100, meaning=_TAU)
+    tau: float = real(1e-3, low=_LEAST_TAU, high=100, includes_low=True, meaning=_TAU)
 
 
 def first_moments(

@@ -76,7 +76,9 @@ def _refused() -> Iterator[None]:
     try:
         yield
     except answers.InvalidAskedError as error:
-        raise exceptions.ValidationError(error.errors or {"non_field_errors": [str(error)]}) from error
+        raise exceptions.ValidationError(
+            error.errors or {"non_field_errors": [str(error)]}
+        ) from error
     except answers.NotServedError as error:
         raise NotReleasedError(str(error)) from error
 

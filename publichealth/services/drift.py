@@ -65,8 +65,7 @@ def summary(user: User) -> list[NodeDrift]:
 
 def request_due_checks() -> None:
     """Have a worker check the nodes whose last check is long ago and that have new readings."""
-    servings = _servings()
-    if not servings:
+    if not _servings().exists():
         return
     since = timezone.now() - timedelta(hours=settings.DRIFT_HOURS)
     checked = DriftCheck.objects.filter(created_at__gt=since).values("envoy")

@@ -1,7 +1,7 @@
 """The released model of a study of readings, ready to serve."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -40,15 +40,18 @@ class ServedModel:
     """A released version with its calibration.
 
     Attributes:
+        name: of the version, for people.
         threshold: from this risk on it is called high.
+        inputs: what some node measured that it was trained on; of others it knows nothing.
     """
 
     version: ModelVersion
-    name: str  # of the version, for people
+    name: str
     model: RiskModel
     slope: float
     intercept: float
     threshold: float
+    inputs: tuple[str, ...]
 
     def risks(self, readings: Iterable[Mapping[str, float]]) -> NDArray[np.float64]:
         """Calibrated probabilities of high risk (num_readings,)."""
@@ -118,6 +121,11 @@ def load_served(serving_id: int) -> ServedModel:
         serving.slope,
         serving.intercept,
         serving.threshold,
+        tuple(
+            name
+            for name in INPUT_NAMES
+            if any(name in node for node in serving.training_distribution.values())
+        ),
     )
 
 
@@ -240,27 +248,17 @@ def _prepare(serving: Serving) -> dict[str, object]:
     }
 
 
-def score(readings: Sequence[Reading]) -> None:
-    """Give readings, saved or not, the served model's risk; they are the caller's to save.
-
-    Nothing happens before the first release.
-    """
-    served = served_model()
-    if served is None or not readings:
-        return
-    risks = served.risks(reading.values for reading in readings)
-    for reading, risk in zip(readings, risks.tolist(), strict=True):
-        reading.risk_score = risk
-        reading.scored_with = served.version
-
-
 def score_unscored() -> int:
     """Score what came in within 24 hours and has neither outcome nor score; returns how many."""
-    if served_model() is None:
+    served = served_model()
+    if served is None:
         return 0
     num_scored, waiting = 0, _unscored()
     while rows := list(waiting.order_by("pk")[:SCORED_AT_ONCE]):
-        score(rows)
+        risks = served.risks(row.values for row in rows)
+        for row, risk in zip(rows, risks.tolist(), strict=True):
+            row.risk_score = risk
+            row.scored_with = served.version
         Reading.objects.bulk_update(rows, ["risk_score", "scored_with"])
         num_scored += len(rows)
         waiting = _unscored().filter(pk__gt=rows[-1].pk)

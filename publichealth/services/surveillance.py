@@ -9,21 +9,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
-from federated.small_counts import MIN_PATIENTS
+from federated.small_counts import HIDDEN, MIN_PATIENTS, shown
 from federated.suppression import suppress
+from federated.targets import READINGS
 from publichealth.air import AQI_BANDS, PM25_STEPS, AqiBand, aqi_band
 from publichealth.models import AlertThreshold, HourlyFigures, Reading
 from publichealth.services.thresholds import Threshold, current_thresholds
 from publichealth.tallies import Tally, added, added_by_city, tallies_between
+from training.models import ModelVersion, VersionQuerySet
+from training.progress import in_words
 
 NUM_HOURS = 24  # the one under way and those before it
 HOUR = timedelta(hours=1)
-COUNTED_AGAIN_AFTER = timedelta(seconds=60)
+STALE_AFTER = timedelta(seconds=60)
+TIERS = ("Low", "Medium", "High")
 RISK_STEPS = (0.0, 0.2, 0.4, 0.6, 0.8)  # the lower ends of the heat map's colours
 
 
@@ -44,18 +51,32 @@ class CityFigures:
     """A city in the window; None is not known, or of so few readings that it is not told.
 
     Attributes:
-        share_high: of the scored readings, from 0 to 1.
-        latest_aqi: of the newest reading that has one.
+        share_high: of the scored readings, from 0 to 1; `share_in_words` gives a bound where it is
+            hidden.
+        latest_aqi: of the newest reading of the last 24 hours that has one.
+        newest_at, age_seconds: of the newest reading of the last 24 hours.
     """
 
     name: str
     num_readings: int | None
     mean_risk: float | None
     share_high: float | None
+    share_in_words: str
     mean_aqi: float | None
     mean_pm25: float | None
     latest_aqi: float | None
     newest_at: datetime | None
+    age_seconds: int | None
+
+    @property
+    def readings(self) -> str:
+        return HIDDEN if self.num_readings is None else shown(self.num_readings)
+
+    @property
+    def age(self) -> str:
+        if self.age_seconds is None:
+            return "–"
+        return f"{in_words(timedelta(seconds=self.age_seconds))} ago"
 
     @property
     def band(self) -> AqiBand | None:
@@ -69,6 +90,10 @@ class Alert:
     city: str
     threshold: Threshold
     value: float
+
+    @property
+    def shown(self) -> str:
+        return f"{self.value:.{self.threshold.default.digits}f}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,14 @@ class HeatRow:
     city: str
     risk: list[HeatCell]
     aqi: list[HeatCell]
+
+    @property
+    def risk_html(self) -> SafeString:
+        return _cells_html("heat-risk", self.risk, digits=2)
+
+    @property
+    def aqi_html(self) -> SafeString:
+        return _cells_html("aqi", self.aqi, digits=0)
 
 
 @dataclass(frozen=True)
@@ -106,22 +139,31 @@ class Bin:
     num_readings: int
     share: float
 
+    @property
+    def percent(self) -> float:
+        return 100 * self.share
+
+
+@dataclass(frozen=True)
+class Tier:
+    name: str
+    num_readings: int | None  # None is hidden
+
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Scored readings of the window by risk; None where the count is hidden."""
+    """Scored readings of the window by risk."""
 
-    low: int | None
-    medium: int | None
-    high: int | None
+    tiers: list[Tier]  # Low, Medium, High
     total: int | None
 
-    def shares(self) -> list[tuple[str, float | None]]:
-        """Low, medium and high in percent."""
-        counts = (("Low", self.low), ("Medium", self.medium), ("High", self.high))
+    @property
+    def percents(self) -> list[tuple[str, float | None]]:
         return [
-            (name, None if count is None or not self.total else 100 * count / self.total)
-            for name, count in counts
+            (each.name, 100 * each.num_readings / self.total)
+            if self.total and each.num_readings is not None
+            else (each.name, None)
+            for each in self.tiers
         ]
 
 
@@ -132,6 +174,7 @@ class Surveillance:
     Attributes:
         since: the window's begin; of the 24 hours the begin of the first.
         is_scored: whether a released model has scored anything in the last 24 hours.
+        is_released: whether there is such a model.
         has_any: whether there is any reading of a city, however old.
     """
 
@@ -140,6 +183,7 @@ class Surveillance:
     since: datetime
     has_any: bool
     is_scored: bool
+    is_released: bool
     cities: list[CityFigures]
     thresholds: list[Threshold]
     alerts: list[Alert]
@@ -162,8 +206,8 @@ class Surveillance:
             "highest_risk": [worst(point.highest_risk) for point in self.trend],
             "mean_aqi": [point.mean_aqi for point in self.trend],
             "highest_aqi": [worst(point.highest_aqi) for point in self.trend],
-            "aqi": [[each.name, 100 * each.share] for each in self.aqi_bands],
-            "pm25": [[each.range, 100 * each.share] for each in self.pm25_histogram],
+            "aqi": [[each.name, each.percent] for each in self.aqi_bands],
+            "pm25": [[each.range, each.percent] for each in self.pm25_histogram],
         }
 
 
@@ -179,14 +223,16 @@ def surveillance(window: Window, *, now: datetime | None = None) -> Surveillance
     recent = tallies_between(since, _after(now)) if window in lengths else day
     names = sorted(day.keys() | recent.keys())
     total = added(recent.values())
-    cities = _cities(names, recent, day)
+    cities = _cities(names, recent, day, now)
+    is_scored = any(tally.num_scored for tally in day.values())
     thresholds = current_thresholds()
     return Surveillance(
         window=window,
         taken_at=now,
         since=since,
         has_any=bool(names) or Reading.objects.exclude(city="").exists(),
-        is_scored=any(tally.num_scored for tally in day.values()),
+        is_scored=is_scored,
+        is_released=is_scored or _released_versions().exists(),
         cities=cities,
         thresholds=thresholds,
         alerts=_alerts(cities, thresholds),
@@ -207,14 +253,14 @@ def count_hours_again(*, now: datetime | None = None) -> int:
     """
     now = now or timezone.now()
     past = _hours_until(now)[:-1]
-    HourlyFigures.objects.filter(starts_at__lt=past[0]).delete()
-    kept = dict(
-        HourlyFigures.objects.filter(starts_at__in=past).values_list("starts_at", "counted_at")
-    )
+    kept = dict(HourlyFigures.objects.values_list("starts_at", "counted_at"))
+    if not kept and not Reading.objects.filter(measured_at__gte=past[0]).exists():
+        return 0
+    if min(kept, default=past[0]) < past[0]:
+        HourlyFigures.objects.filter(starts_at__lt=past[0]).delete()
     due = [hour for hour in past if hour not in kept]
-    due += sorted(
-        (hour for hour, at in kept.items() if at <= now - COUNTED_AGAIN_AFTER), key=kept.__getitem__
-    )[:1]
+    counted_long_ago = [hour for hour in past if hour in kept and kept[hour] <= now - STALE_AFTER]
+    due += sorted(counted_long_ago, key=kept.__getitem__)[:1]
     rows = [
         HourlyFigures(
             starts_at=hour,
@@ -256,24 +302,36 @@ def _tallies_by_hour(hours: list[datetime], now: datetime) -> list[dict[str, Tal
     return [*(kept[hour] for hour in past), tallies_between(current, _after(now))]
 
 
+def _released_versions() -> VersionQuerySet:
+    versions = ModelVersion.objects.of_federation().active()
+    return versions.filter(study__dataset=READINGS)
+
+
 def _cities(
-    names: list[str], recent: dict[str, Tally], day: dict[str, Tally]
+    names: list[str], recent: dict[str, Tally], day: dict[str, Tally], now: datetime
 ) -> list[CityFigures]:
     tallies = {name: recent.get(name, Tally()) for name in names}
     latest = _latest_aqi(day)
     shares = _shares_high(tallies)
+    newest = {
+        name: max(
+            (each.newest_at for each in (tally, day.get(name, Tally())) if each.newest_at),
+            default=None,
+        )
+        for name, tally in tallies.items()
+    }
     return [
         CityFigures(
             name=name,
             num_readings=tally.num_readings if tally.num_readings >= MIN_PATIENTS else None,
             mean_risk=tally.mean_risk,
             share_high=shares.get(name),
+            share_in_words=_share_in_words(tally, shares.get(name)),
             mean_aqi=tally.mean_aqi,
             mean_pm25=tally.mean_pm25,
             latest_aqi=latest.get(name),
-            newest_at=max(
-                (t.newest_at for t in (tally, day.get(name, Tally())) if t.newest_at), default=None
-            ),
+            newest_at=newest[name],
+            age_seconds=int((now - at).total_seconds()) if (at := newest[name]) else None,
         )
         for name, tally in tallies.items()
     ]
@@ -285,11 +343,25 @@ def _shares_high(tallies: dict[str, Tally]) -> dict[str, float | None]:
     counts = [[t.num_high, t.num_scored - t.num_high] for t in scored.values()]
     if not counts:
         return {}
-    shown = suppress(np.array(counts, np.int64))
+    table = suppress(np.array(counts, np.int64))
     return {
         name: None if high is None or total is None else high / total
-        for name, (high, _), total in zip(scored, shown.cells, shown.row_totals, strict=True)
+        for name, (high, _), total in zip(scored, table.cells, table.row_totals, strict=True)
     }
+
+
+def _share_in_words(tally: Tally, share: float | None) -> str:
+    """A hidden share is told as far as "under 10" readings tells it."""
+    if share is not None:
+        return f"{share:.0%}".replace("%", " %")
+    if tally.num_scored < MIN_PATIENTS:
+        return "–"
+    bound = min(1.0, MIN_PATIENTS / tally.num_scored)
+    if tally.num_high < MIN_PATIENTS:
+        return f"under {bound:.0%}".replace("%", " %")
+    if tally.num_scored - tally.num_high < MIN_PATIENTS:
+        return f"over {1 - bound:.0%}".replace("%", " %")
+    return "–"  # it would tell another city's
 
 
 def _latest_aqi(day: dict[str, Tally]) -> dict[str, float]:
@@ -305,14 +377,15 @@ def _latest_aqi(day: dict[str, Tally]) -> dict[str, float]:
 def _alerts(cities: list[CityFigures], thresholds: list[Threshold]) -> list[Alert]:
     figure = AlertThreshold.Figure
     found = []
-    for threshold in thresholds:
-        for city in cities:
+    for city in cities:
+        for threshold in thresholds:
             value = {
                 figure.RISK: city.mean_risk,
                 figure.AQI: city.mean_aqi,
                 figure.PM25: city.mean_pm25,
             }[threshold.figure]
-            if value is not None and value >= threshold.value:
+            # Rounded: the mean of ten times 55.4 comes out a trillionth lower.
+            if value is not None and round(value, 6) >= threshold.value:
                 found.append(Alert(city.name, threshold, value))
     return found
 
@@ -325,6 +398,15 @@ def _heat_row(name: str, by_hour: list[dict[str, Tally]]) -> HeatRow:
         city=name,
         risk=[HeatCell(risk, _risk_level(risk)) for risk in risks],
         aqi=[HeatCell(aqi, 0 if aqi is None else aqi_band(aqi).level) for aqi in indices],
+    )
+
+
+def _cells_html(name: str, cells: list[HeatCell], *, digits: int) -> SafeString:
+    """A row of table cells: of hundreds a poll, and a template is slow."""
+    return format_html_join(
+        "",
+        '<td class="{}-{}">{}</td>',
+        ((name, c.level, "·" if c.value is None else f"{c.value:.{digits}f}") for c in cells),
     )
 
 
@@ -349,8 +431,8 @@ def _highest(pairs: Iterable[tuple[str, float | None]]) -> tuple[str, float] | N
 
 
 def _ranges(steps: tuple[float, ...]) -> list[str]:
-    inner = [f"{low:g}–{high:g}" for low, high in zip(steps, steps[1:], strict=False)]
-    return [*inner, f"{steps[-1]:g} and above"]
+    inner = [f"{low:g}–{high:g}" for low, high in pairwise(steps)]
+    return [*inner, f"{steps[-1]:g}+"]
 
 
 def _bins(names: list[tuple[str, str]], counts: list[int]) -> list[Bin]:
@@ -363,6 +445,7 @@ def _bins(names: list[tuple[str, str]], counts: list[int]) -> list[Bin]:
 
 def _breakdown(total: Tally) -> Breakdown:
     low = total.num_scored - total.num_medium - total.num_high
-    shown = suppress(np.array([low, total.num_medium, total.num_high], np.int64))
-    low_shown, medium_shown, high_shown = shown.cells
-    return Breakdown(low_shown, medium_shown, high_shown, shown.total)
+    table = suppress(np.array([low, total.num_medium, total.num_high], np.int64))
+    return Breakdown(
+        [Tier(name, count) for name, count in zip(TIERS, table.cells, strict=True)], table.total
+    )

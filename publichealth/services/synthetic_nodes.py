@@ -17,7 +17,7 @@ from publichealth.services.readings import NewReading, Recorded, record_readings
 
 SPREAD_OVER = timedelta(days=30)
 MONITORED = timedelta(hours=24)
-EVERY = timedelta(minutes=10)
+EVERY = timedelta(minutes=5)  # ten an hour at least: of fewer the page shows no risk
 CITIES_OFFSET = timedelta(hours=5)  # Pakistan's time
 
 
@@ -99,15 +99,13 @@ def record_generated(envoy: Envoy, generated: Generated, *, seed: int) -> Record
 
 
 def last_day_of_cities(*, seed: int) -> list[NewReading]:
-    """What the nine cities' monitors have reported within 24 hours, each every ten minutes."""
+    """What the nine cities' monitors have reported within 24 hours, each every five minutes."""
     now = timezone.now()
     last = now - timedelta(
-        minutes=now.minute % 10, seconds=now.second, microseconds=now.microsecond
+        minutes=now.minute % 5, seconds=now.second, microseconds=now.microsecond
     )
     moments = [last - number * EVERY for number in range(MONITORED // EVERY)]
-    return [
-        reading for moment in reversed(moments) for reading in city_readings(moment, seed=seed)
-    ]
+    return [reading for moment in reversed(moments) for reading in city_readings(moment, seed=seed)]
 
 
 def city_readings(

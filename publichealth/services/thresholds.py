@@ -25,6 +25,10 @@ class Default:
     high: float
     digits: int
 
+    @property
+    def shown(self) -> str:
+        return f"{self.value:g}"
+
 
 def _of_input(name: str, value: float, source: str, digits: int) -> Default:
     known = input_named(name)
@@ -33,9 +37,7 @@ def _of_input(name: str, value: float, source: str, digits: int) -> Default:
 
 
 DEFAULTS = {
-    Figure.RISK: Default(
-        0.7, "a choice of this product: seven in ten at high risk", "", 0.0, 1.0, 2
-    ),
+    Figure.RISK: Default(0.7, "A choice of this product, not a standard", "", 0.0, 1.0, 2),
     Figure.AQI: _of_input(
         "aqi", 150.0, "US EPA: the end of “unhealthy for sensitive groups” (40 CFR 58, app. G)", 0
     ),
@@ -53,6 +55,15 @@ class Threshold:
     value: float
     set_by: User | None = None
     set_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """In URLs."""
+        return str(self.figure.value).lower()
+
+    @property
+    def shown(self) -> str:
+        return f"{self.value:g}"
 
     @property
     def title(self) -> str:

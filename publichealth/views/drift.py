@@ -58,12 +58,14 @@ def _live(nodes: list[drift.NodeDrift]) -> dict[str, object]:
 
 @never_cache
 def drift_live(request: UserRequest) -> HttpResponse:
-    """The part of the page that asks for itself while a check is being made."""
-    if request.htmx and not any(
-        node.newest and node.newest.is_active for node in drift.summary(request.user)
-    ):
+    """The part of the page that asks for itself while a check is being made.
+
+    When that has ended the whole page is asked for: its other parts tell of the check too.
+    """
+    context = _live(drift.summary(request.user))
+    if request.htmx and not context["is_changing"]:
         return HttpResponse(headers={"HX-Refresh": "true"})
-    return render(request, "publichealth/_drift_live.html", _live(drift.summary(request.user)))
+    return render(request, "publichealth/_drift_live.html", context)
 
 
 def drift_check_detail(request: UserRequest, check_id: int) -> HttpResponse:
@@ -102,7 +104,8 @@ def proposal_create(request: UserRequest) -> HttpResponse:
             )
         if form.is_valid():
             messages.success(
-                request, "Proposed. Who runs the federation answers; until then you can withdraw it."
+                request,
+                "Proposed. Who runs the federation answers; until then you can withdraw it.",
             )
             return redirect(f"{reverse('publichealth:drift')}#proposals")
     return _page(request, form)

@@ -16,7 +16,7 @@ from django.db import connection
 
 from envoys.models import Envoy
 from federated.errors import FederatedError
-from federated.plan import local_training_of, make_plan, strategy_parameters_of
+from federated.plan import check_seed, local_training_of, make_plan, strategy_parameters_of
 from techlife import demonstration
 from techlife.processes import (
     ProcessError,
@@ -81,6 +81,10 @@ class DemonstrationCommand(BaseCommand):
     ) -> dict[str, Any]:
         """What `--report` writes."""
         return demonstration.report_json(run, report, import_seconds=import_seconds)
+
+    def after_training(self, run: TrainingRun, options: dict[str, Any]) -> dict[str, Any]:
+        """What else is asked for, said and given back for `--report`; nothing by default."""
+        return {}
 
     def start_serving(self, supervisor: Supervisor) -> None:
         """Start what the site shows besides its rows; nothing by default."""
@@ -180,8 +184,9 @@ class DemonstrationCommand(BaseCommand):
         say("")
         for line in demonstration.table(report, words):
             say(line)
+        more = self.after_training(run, options)
         if options["report"]:
-            result = self.report_of(run, report, import_seconds=import_seconds)
+            result = self.report_of(run, report, import_seconds=import_seconds) | more
             options["report"].write_text(json.dumps(result, indent=2) + "\n")
             say(f"\nWrote {options['report']}")
 
@@ -211,8 +216,7 @@ def check_run_options(options: dict[str, Any]) -> None:
         num_rounds=options["rounds"],
         local_training=local_training_of(options),
     )
-    if not 0 <= options["seed"] < 2**63:
-        raise CommandError(f"--seed lies between 0 and 2**63, not {options['seed']}")
+    check_seed(options["seed"])  # one that no command line has read, as in `call_command`
     report = options.get("report")
     if report and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise CommandError(f"--report: {report} cannot be written: name a file in a folder that is")

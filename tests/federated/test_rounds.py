@@ -107,6 +107,51 @@ def test_a_strategy_goes_on_from_its_state_of_the_last_round():
     assert as_lists(state) == {"m/bias": [3, 0], "v/bias": [12.25, 0.25]}
 
 
+def test_an_adaptive_server_of_the_smallest_tau_stays_finite_when_nothing_changes_any_more():
+    plan = small_plan(strategy="fedadam", strategy_parameters={"beta_2": 0, "tau": 1e-12})
+    params, state = GLOBAL, first_server_state(plan, GLOBAL, num_clients=2)
+    for delta in (1e-23, 0.0, 0.0):  # whose square is 0 in float32
+        params, state = next_params(plan, params, [update(bias=[delta, 0])] * 2, state)
+    assert under("v", state)["bias"][0] == 0
+    assert np.isfinite(params["bias"]).all()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parameters", "delta", "words"),
+    [
+        ("fedavg", {}, 3.4e38, "'bias' is not finite: choose a lower learning_rate"),
+        (
+            "scaffold",
+            {"server_learning_rate": 50},
+            1e37,
+            "'bias' is not finite: choose a lower learning_rate or server_learning_rate",
+        ),
+        (
+            "fedadagrad",  # the step is finite; the square of the change is not
+            {},
+            1e20,
+            "'v/bias' is not finite: choose a lower learning_rate or server_learning_rate, or a"
+            " higher tau",
+        ),
+    ],
+)
+def test_a_model_or_a_state_that_would_not_be_finite_is_refused_and_says_what_to_change(
+    strategy, parameters, delta, words
+):
+    plan = small_plan(strategy=strategy, strategy_parameters=parameters)
+    base = make_params(bias=[3e38, 0])
+    state = first_server_state(plan, base, num_clients=1)
+
+    def sent(value):
+        control = {} if strategy != "scaffold" else make_params(bias=[0, 0])
+        return [replace(update(bias=[value, 0]), delta_control=control)]
+
+    next_params(plan, base, sent(1.0), state)
+    with pytest.raises(NotFiniteError) as refused:
+        next_params(plan, base, sent(delta), state)
+    assert str(refused.value) == f"the next global model cannot be made, parameter {words}"
+
+
 def test_a_state_that_is_missing_or_of_another_strategy_is_refused():
     plan = small_plan(strategy="fedadam")
     updates = [update(bias=[4, 0])]

@@ -17,13 +17,15 @@ PATIENCE_SECONDS = 120
 
 
 class Demo:
-    """A `manage.py demo` in the background."""
+    """A `manage.py demo`, or another demonstration, in the background."""
 
-    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, command: str = "demo", **environment: str
+    ) -> None:
         self.data_dir = folder / "data"
         self.report_path = folder / "report.json"
         self.output_path = folder / "output.txt"
-        self.options = ["demo", f"--report={self.report_path}", *options]
+        self.options = [command, f"--report={self.report_path}", *options]
         self.environment = {
             **os.environ,
             "TECHLIFE_DATA_DIR": str(self.data_dir),
@@ -71,9 +73,11 @@ class Demo:
 
 
 @contextmanager
-def running_demo(folder: Path, *options: str, **environment: str) -> Iterator[Demo]:
+def running_demo(
+    folder: Path, *options: str, command: str = "demo", **environment: str
+) -> Iterator[Demo]:
     """A demonstration that is stopped at the end, whatever happens."""
-    demo = Demo(folder, *options, **environment)
+    demo = Demo(folder, *options, command=command, **environment)
     try:
         yield demo
     finally:

@@ -270,7 +270,7 @@ def test_every_strategy_can_be_packaged_as_its_form_comes(
 
 def test_what_a_strategy_refuses_is_said_on_the_form(client, study, alpha, scientist):
     values = plan_values(study, [alpha], strategy="fedprox", parameter_mu=-1)
-    assert "mu lies in [0, 1000), not -1.0" in text_of(client.post(CREATE, values))
+    assert "mu lies in [0, 1 / learning_rate], not -1.0" in text_of(client.post(CREATE, values))
     values = plan_values(study, [alpha], strategy="majority vote")
     assert "majority vote is not one of the available choices" in text_of(
         client.post(CREATE, values)

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration drift-power bench-local notebooks test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-local notebooks test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -45,6 +45,12 @@ histogram-error: install
 
 calibration: install
 	@$(BIN)/python -m federated.calibration_report $(ARGS)
+
+scan-defaults: install
+	@$(BIN)/python -m federated.default_scan $(ARGS)
+
+recalibration-trial: install
+	@$(BIN)/python -m federated.recalibration_trial $(ARGS)
 
 drift-power: install
 	@$(BIN)/python manage.py drift_power $(ARGS)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from federated.assessment import Assessment, assess
 from federated.choosing import Choice, choose_model

@@ -44,6 +44,7 @@ from federated.plan import (
 from federated.prediction import predict_rows
 from federated.seeds import rng_for
 from federated.simulation import SimulationResult, simulate
+from federated.small_counts import MIN_PATIENTS
 
 NUM_SHUFFLES = 200
 NUM_SHUFFLES_OF_DRAW = 20  # of which there are many
@@ -137,6 +138,20 @@ def histogram_errors(
     return found
 
 
+def why_nothing(hospitals: Sequence[Rows]) -> str:
+    """Why `histogram_errors` is empty, in words."""
+    labels, probabilities, _ = _joined(hospitals)
+    num_missing = probabilities.shape[1] - len(np.unique(labels))
+    if num_missing:
+        return f"{num_missing} of {probabilities.shape[1]} outcomes happened to nobody"
+    if all(len(np.unique(patients)) < MIN_PATIENTS for _, _, patients in hospitals):
+        return (
+            f"no hospital has {MIN_PATIENTS} patients whose outcome is known, and of fewer none"
+            " sends a histogram"
+        )
+    return f"the hospitals of {MIN_PATIENTS} patients or more do not have every outcome"
+
+
 def _joined(hospitals: Sequence[Rows]) -> Rows:
     """All rows; a patient seen by two hospitals counts as two."""
     starts = np.cumsum([0, *(int(patients.max(initial=-1)) + 1 for _, _, patients in hospitals)])
@@ -220,13 +235,15 @@ def errors_of_draws(case: DrawnCase) -> list[list[BinnedFigure]]:
     return found
 
 
-def table(found: Mapping[str, Sequence[BinnedFigure]]) -> str:
-    """A line for each figure of each part."""
+def table(found: Mapping[str, Sequence[BinnedFigure]], reasons: Mapping[str, str]) -> str:
+    """A line for each figure of each part; of a part without any, its reason."""
     lines = [
         f"{'patients':12}{'figure':8}{'exact':>8}{'binned':>8}{'error':>9}  {'bounds':18}"
         f"{'spread in bins':>15}{'merged together':>17}{'error':>9}"
     ]
     for part, errors in found.items():
+        if not errors:
+            lines.append(f"{part:12}nothing to compare: {reasons[part]}")
         for one in errors:
             bounds = f"{one.low:.4f} to {one.high:.4f}"
             lines.append(
@@ -285,11 +302,12 @@ def main() -> None:
             )
             datasets = read_datasets(options.data, options.target)
             result = simulate(datasets, plan, seed=options.seed)
+        rows = {part: scored(datasets, result, split) for part, split in PARTS.items()}
         of_parts = {
-            part: histogram_errors(scored(datasets, result, split), seed=options.seed)
-            for part, split in PARTS.items()
+            part: histogram_errors(hospitals, seed=options.seed) for part, hospitals in rows.items()
         }
-        text = f"The global model of {options.target}\n{table(of_parts)}"
+        reasons = {part: why_nothing(rows[part]) for part, errors in of_parts.items() if not errors}
+        text = f"The global model of {options.target}\n{table(of_parts, reasons)}"
         plain = {part: [asdict(one) for one in errors] for part, errors in of_parts.items()}
     sys.stdout.write(f"{text}\n")
     if options.json:

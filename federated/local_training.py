@@ -137,7 +137,7 @@ def _corrections(server_control: Params, client_control: Params) -> list[torch.T
 def validation_metrics(
     params: Params, dataset: ClientDataset, scaling: FeatureScaling
 ) -> dict[str, float | int | None]:
-    """Loss, AUROC and accuracy of a model on the hospital's validation patients; None where undefined.
+    """Loss, AUROC and accuracy of a model on a hospital's validation patients; None if undefined.
 
     They leave the hospital in every round. So of under 10 different patients nothing is told, not
     even `num_validation`, the number of admissions, by which the losses of hospitals are weighted.

@@ -115,12 +115,14 @@ class BinSerializer(serializers.Serializer[Any]):
 
 
 class TierSerializer(serializers.Serializer[Any]):
-    name = serializers.ChoiceField(choices=["Low", "Medium", "High"])
+    name = serializers.ChoiceField(choices=["Low", "Medium", "Low or medium", "High"])
     num_readings = serializers.IntegerField(allow_null=True, help_text=HIDDEN)
 
 
 class BreakdownSerializer(serializers.Serializer[Any]):
-    tiers = TierSerializer(many=True)
+    tiers = TierSerializer(
+        many=True, help_text="low and medium are one where they would tell a count under 10"
+    )
     total = serializers.IntegerField(allow_null=True, help_text=HIDDEN)
 
 

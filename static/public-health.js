@@ -25,7 +25,7 @@ function lineChart(id, xTitle, limits = {}) {
           grid: { display: false },
           ticks: { maxRotation: 0, autoSkipPadding: 12 },
         },
-        y: { grace: "5%", ...limits },
+        y: { grace: limits.max ? 0 : "5%", ...limits },
       },
     },
   });
@@ -83,7 +83,7 @@ function drawCities() {
   const data = read("public-health-data");
   if (!data) return;
   const byHour = (id) => lineChart(id, "Hour, UTC");
-  showLines("risk-chart", byHour, data.hours, [
+  showLines("risk-chart", (id) => lineChart(id, "Hour, UTC", { min: 0, max: 1 }), data.hours, [
     ["All cities", data.mean_risk],
     ["Highest city", data.highest_risk],
   ]);
@@ -109,7 +109,7 @@ function drawTraining() {
   showLines("validation-loss-chart", byRound, data.after_rounds, [["All nodes", data.validation_loss]]);
   showLines(
     "validation-auroc-chart",
-    byRound,
+    (id) => lineChart(id, "After round", { max: 1 }),
     data.after_rounds,
     data.hospitals.map((node) => [node.name, node.validation_auroc]),
   );

@@ -30,7 +30,6 @@ from training.progress import in_words
 NUM_HOURS = 24  # the one under way and those before it
 HOUR = timedelta(hours=1)
 STALE_AFTER = timedelta(seconds=60)
-TIERS = ("Low", "Medium", "High")
 RISK_STEPS = (0.0, 0.2, 0.4, 0.6, 0.8)  # the lower ends of the heat map's colours
 
 
@@ -146,25 +145,23 @@ class Bin:
 
 @dataclass(frozen=True)
 class Tier:
+    """How many scored readings of the window have a risk of this height; None is hidden."""
+
     name: str
-    num_readings: int | None  # None is hidden
+    num_readings: int | None
+    percent: float | None
+
+    @property
+    def level(self) -> str:
+        return self.name.partition(" ")[0].lower()
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Scored readings of the window by risk."""
+    """Scored readings of the window by risk: all three tiers, or high against the others."""
 
-    tiers: list[Tier]  # Low, Medium, High
+    tiers: list[Tier]
     total: int | None
-
-    @property
-    def percents(self) -> list[tuple[str, float | None]]:
-        return [
-            (each.name, 100 * each.num_readings / self.total)
-            if self.total and each.num_readings is not None
-            else (each.name, None)
-            for each in self.tiers
-        ]
 
 
 @dataclass(frozen=True)
@@ -445,7 +442,24 @@ def _bins(names: list[tuple[str, str]], counts: list[int]) -> list[Bin]:
 
 def _breakdown(total: Tally) -> Breakdown:
     low = total.num_scored - total.num_medium - total.num_high
-    table = suppress(np.array([low, total.num_medium, total.num_high], np.int64))
+    three = _tiers({"Low": low, "Medium": total.num_medium, "High": total.num_high})
+    if _is_whole(three):
+        return three
+    # Where one of three is small a second has to be hidden beside it: better to tell of two.
+    two = _tiers({"Low or medium": low + total.num_medium, "High": total.num_high})
+    return two if _is_whole(two) else three
+
+
+def _tiers(counts: dict[str, int]) -> Breakdown:
+    table = suppress(np.array(list(counts.values()), np.int64))
     return Breakdown(
-        [Tier(name, count) for name, count in zip(TIERS, table.cells, strict=True)], table.total
+        [
+            Tier(name, count, 100 * count / table.total if count and table.total else None)
+            for name, count in zip(counts, table.cells, strict=True)
+        ],
+        table.total,
     )
+
+
+def _is_whole(breakdown: Breakdown) -> bool:
+    return all(tier.num_readings is not None for tier in breakdown.tiers)

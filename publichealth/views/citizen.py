@@ -36,12 +36,14 @@ def citizen(request: HttpRequest) -> HttpResponse:
         served = model_to_answer_with()
     except NotServedError as error:
         status = 503 if request.method == "POST" else 200
-        context = {"refused": str(error), "has_cookie": COOKIE in request.COOKIES}
+        context = {"refused": str(error)}
         return render(request, "publichealth/citizen.html", context, status=status)
     if request.method != "POST":
         return _page(request, served, _empty_form(served, _remembered(request)))
     if "forget" in request.POST:
-        response = _page(request, served, _empty_form(served, {}), is_forgotten=True)
+        response = _page(
+            request, served, _empty_form(served, {}), keeps_numbers=False, is_forgotten=True
+        )
         response.delete_cookie(COOKIE, path=request.path)
         return response
     if seconds := seconds_to_wait(request):
@@ -53,8 +55,10 @@ def citizen(request: HttpRequest) -> HttpResponse:
     form = TodaysNumbersForm(request.POST, inputs=served.inputs)
     if not form.is_valid():
         return _page(request, served, form, status=422)
-    response = _page(request, served, form, result=_result(served, form.values))
-    if form.cleaned_data["remember"]:
+    keeps_numbers = form.cleaned_data["remember"]
+    result = _result(served, form.values)
+    response = _page(request, served, form, keeps_numbers=keeps_numbers, result=result)
+    if keeps_numbers:
         response.set_signed_cookie(
             COOKIE,
             json.dumps(form.values),
@@ -64,7 +68,7 @@ def citizen(request: HttpRequest) -> HttpResponse:
             samesite="Strict",
             secure=settings.SESSION_COOKIE_SECURE,
         )
-    elif COOKIE in request.COOKIES:
+    elif request.COOKIES.get(COOKIE):
         response.delete_cookie(COOKIE, path=request.path)
     return response
 
@@ -90,15 +94,15 @@ def _page(
     form: TodaysNumbersForm,
     *,
     status: int = 200,
+    keeps_numbers: bool | None = None,
     **context: Any,
 ) -> HttpResponse:
-    has_cookie = COOKIE in request.COOKIES or bool(
-        form.is_bound and form.is_valid() and form.cleaned_data["remember"]
-    )
+    if keeps_numbers is None:
+        keeps_numbers = bool(request.COOKIES.get(COOKIE))
     context |= {
         "form": form,
         "served": served,
-        "has_cookie": has_cookie and not context.get("is_forgotten"),
+        "keeps_numbers": keeps_numbers,
         "predict_url": reverse("published:predict"),
     }
     return render(request, "publichealth/citizen.html", context, status=status)

@@ -8,11 +8,14 @@ import pytest
 from federated import __main__ as federated_main
 from federated import (
     attack_report,
+    calibration_report,
+    default_scan,
     flamby,
     histogram_error,
     local_bench,
     outcome_codes,
     pooled_baseline,
+    recalibration_trial,
 )
 from tests.federated.test_main import write_cohort
 
@@ -21,6 +24,9 @@ COMMANDS = {
     "attack": (attack_report.main, ["--data", "{data}", "--target", "risk_tier"]),
     "outcome codes": (outcome_codes.main, ["--data", "{data}"]),
     "bench-local": (local_bench.main, ["--data", "{data}"]),
+    "calibration": (calibration_report.main, ["--data", "{data}"]),
+    "scan-defaults": (default_scan.main, ["--data", "{data}"]),
+    "recalibration-trial": (recalibration_trial.main, ["--data", "{data}"]),
     "federated.flamby": (flamby.main, ["--data", "{data}"]),
     "histogram-error": (histogram_error.main, ["--data", "{data}"]),
     "pooled-best": (pooled_baseline.main, ["--data", "{data}"]),

@@ -1,5 +1,6 @@
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from federated.histogram_error import (
     histogram_errors,
     main,
     table_of_draws,
+    why_nothing,
 )
 from federated.histograms import pooled_ranking, score_histograms
-from tests.federated.builders import make_hospitals
+from tests.federated.builders import make_hospital, make_hospitals
 
 approx = pytest.approx
 SMALL = DrawnCase("two small hospitals", (300, 500), 0.2, 1.0, 0.8, num_draws=3)
@@ -98,6 +100,34 @@ def test_a_run_is_measured_on_validation_and_on_test_patients(tmp_path, monkeypa
     found = json.loads(report.read_text())
     assert [one["figure"] for one in found["validation"]] == ["AUROC", "AUPRC"]
     assert found["validation"] != found["test"]
+
+
+def test_where_there_is_nothing_to_compare_the_table_says_why(tmp_path, monkeypatch, capsys):
+    """Twelve patients a hospital leave under ten on either side of the split."""
+    small = {name: make_hospital(12, prefix=name) for name in ("north", "west", "south")}
+    monkeypatch.setattr(histogram_error, "read_datasets", lambda data, target: small)
+    plan = partial(histogram_error.make_plan, min_examples=1)
+    monkeypatch.setattr(histogram_error, "make_plan", plan)
+    monkeypatch.setattr(sys, "argv", ["histogram-error", "--data", ".", "--rounds", "1"])
+    main()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["validation", "test"]
+    assert all("nothing to compare: " in line for line in lines)
+
+
+def test_the_reason_is_the_outcome_or_the_number_of_patients():
+    labels, probabilities, patients = draw()[0]
+    few = (labels[:9], probabilities[:9], np.arange(9))
+    assert len(np.unique(labels[:9])) == 2
+    alike = np.zeros_like(labels)
+    cases = [
+        ([(alike, probabilities, patients)], "1 of 2 outcomes happened to nobody"),
+        ([few, few], "no hospital has 10 patients whose outcome is known"),
+        ([(alike, probabilities, patients), few], "do not have every outcome"),
+    ]
+    for hospitals, words in cases:
+        assert histogram_errors(hospitals, num_shuffles=1) == []
+        assert words in why_nothing(hospitals)
 
 
 def test_without_data_scores_are_drawn(monkeypatch, capsys):

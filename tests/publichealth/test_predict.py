@@ -92,7 +92,7 @@ def test_what_is_no_reading_is_refused_by_field(path, body, field):
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", b"\xff", '{"age": NaN}', '{"age": 1e999}', '{"age": Infinity}', "[" * 10**5]
+    "body", [" ", "{", b"\xff", '{"age": NaN}', '{"age": 1e999}', '{"age": Infinity}', "[" * 10**5]
 )
 def test_what_is_no_json_is_refused(body):
     make_serving()

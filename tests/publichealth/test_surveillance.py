@@ -139,6 +139,21 @@ def test_risk_is_high_by_the_threshold_of_the_version_that_gave_it(wearables):
     assert breakdown.total == 37
 
 
+def test_two_tiers_are_told_where_three_would_tell_a_small_count(wearables):
+    make_readings(wearables, 30, risk_score=0.9)
+    make_readings(wearables, 20, ago=2 * MINUTE, risk_score=0.1)
+    make_readings(wearables, 3, ago=3 * MINUTE, risk_score=0.3)
+    tiers = surveillance(Window.QUARTER, now=NOW).breakdown.tiers
+    assert [(each.name, each.num_readings) for each in tiers] == [
+        ("Low or medium", 23),
+        ("High", 30),
+    ]
+    assert [each.percent for each in tiers] == pytest.approx([100 * 23 / 53, 100 * 30 / 53])
+    Reading.objects.filter(risk_score=0.1).delete()
+    breakdown = surveillance(Window.QUARTER, now=NOW).breakdown
+    assert [tier.num_readings for tier in breakdown.tiers] == [None, None, None]
+
+
 def test_a_window_looks_as_far_back_as_it_says(wearables):
     for ago in (timedelta(), 14 * MINUTE, 16 * MINUTE, 61 * MINUTE, 23 * HOUR, 25 * HOUR):
         make_reading(wearables, city="Lahore", measured_at=NOW - ago, aqi=10)

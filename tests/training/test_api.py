@@ -365,10 +365,29 @@ def test_what_is_no_number_of_a_row_is_refused_in_a_body(scientist, number):
 
 @pytest.mark.parametrize(
     "values",
-    [{"quorum": TOO_LARGE}, {"deadline_seconds": TOO_LARGE}, {"seed": TOO_LARGE}],
+    [
+        {"quorum": TOO_LARGE},
+        {"deadline_seconds": TOO_LARGE},
+        {"seed": MAX_SEED + 1},
+        {"seed": -1},
+    ],
 )
 def test_a_number_that_no_run_can_have_is_refused(scientist, values):
     assert list(scientist.post("/api/v1/runs", values, code=400)["errors"]) == list(values)
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "words"),
+    [
+        ("runs", {"study": 999}, "There is no study 999."),
+        ("packages", {"study": 999}, "There is no study 999."),
+        ("packages", {"envoys": [999]}, "There is no active hospital 999."),
+        ("distributions", {"model_version": 999}, "There is no model version 999."),
+    ],
+)
+def test_a_row_that_there_is_not_is_refused_in_words(scientist, path, values, words):
+    refused = scientist.post(f"/api/v1/{path}", values, code=400)
+    assert words in str(refused["errors"])
 
 
 def test_a_number_too_large_in_a_path_is_not_found(scientist):

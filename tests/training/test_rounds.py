@@ -408,6 +408,39 @@ def test_base_parameters_lost_before_the_aggregation_fail_the_run_in_words(queue
     assert "missing" in run.reason
 
 
+def test_an_update_that_would_make_the_next_model_infinite_fails_the_run_and_stores_nothing(
+    queue, hospitals
+):
+    study = services.study_for("risk_tier")
+    plan = services.plan_for(study, num_rounds=2, strategy="fedadagrad")
+    trained = hospitals[:-1]
+    for envoy in trained:
+        approve(study, envoy, plan)
+    run = services.start_run(study, plan, started_by=None, envoys=trained)
+    queue.work_and_sweep(until=lambda: run.rounds.filter(number=1).exists())
+    training_round = run.rounds.get(number=1)
+    content = to_bytes(delta_of(training_round, 1e20))  # finite; its square is not, in float32
+    for envoy in trained:
+        services.receive_update(
+            assignment_of(training_round, envoy), content, num_examples=10, metrics={}
+        )
+
+    queue.work_and_sweep()
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.FAILED
+    assert run.reason == (
+        "Round 1: the next global model cannot be made, parameter 'v/bias' is not finite: choose a"
+        " lower learning_rate or server_learning_rate, or a higher tau"
+    )
+    assert run.params_sha256 == training_round.base_sha256
+    assert not run.versions.exists()
+    training_round.refresh_from_db()
+    assert (training_round.status, training_round.result_sha256) == (
+        TrainingRound.Status.FAILED,
+        "",
+    )
+
+
 # --- Deadline and quorum -----------------------------------------------------------------------
 
 

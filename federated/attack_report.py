@@ -26,7 +26,7 @@ from federated.datasets import ClientDataset, concatenate
 from federated.errors import InvalidPlanError, NotFiniteError
 from federated.features import TEST
 from federated.metrics import auroc
-from federated.plan import TrainingPlan, make_plan
+from federated.plan import TrainingPlan, make_plan, seed_from
 from federated.prediction import predict_rows
 from federated.simulation import SimulationResult, simulate
 from federated.suppression import MIN_PATIENTS
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a cohort folder")
     parser.add_argument("--target", default="readmitted_30d")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_from, default=0)
     parser.add_argument(
         "--attackers",
         type=int,

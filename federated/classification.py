@@ -24,7 +24,7 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes)
 
 
-def macro_f1(confusion: NDArray[np.int64]) -> float | None:
+def macro_f1(confusion: NDArray[np.int64] | NDArray[np.float64]) -> float | None:
     """The mean F1 of the classes that occur or are predicted; None of no row.
 
     F1 = 2 TP / (2 TP + FP + FN): zero for a class that is never predicted right.
@@ -42,12 +42,8 @@ def macro_f1_statistic(
     cells = np.eye(num_classes**2)[labels.astype(np.int64) * num_classes + predicted]
 
     def statistic(weights: Weights) -> Figures:
-        confusion = (weights @ cells).reshape(-1, num_classes, num_classes)
-        correct = np.diagonal(confusion, axis1=1, axis2=2)
-        named = confusion.sum(axis=1) + confusion.sum(axis=2)
-        with np.errstate(invalid="ignore"):
-            f1 = (2 * correct / np.maximum(named, 1)).sum(axis=1) / (named > 0).sum(axis=1)
-        found: Figures = f1
-        return found
+        confusions = (weights @ cells).reshape(-1, num_classes, num_classes)
+        # Of no row None, which is NaN as a float.
+        return np.array([macro_f1(confusion) for confusion in confusions], np.float64)
 
     return statistic

@@ -20,7 +20,7 @@ from federated.datasets import ClientDataset, build_dataset, concatenate
 from federated.features import TEST, defines_death
 from federated.intervals import Interval, auroc_statistic, bootstrap
 from federated.metrics import auroc
-from federated.plan import TrainingPlan, make_plan
+from federated.plan import TrainingPlan, make_plan, seed_from
 from federated.prediction import predict_rows
 from federated.schemas import feature_schema
 from federated.simulation import SimulationResult, simulate
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m federated.outcome_codes", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a cohort folder")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_from, default=0)
     parser.add_argument("--json", type=output_file, help="write the figures to this file")
     options = parser.parse_args()
     with refusals("outcome codes"):

@@ -70,7 +70,7 @@ class TodaysNumbersForm(TablerForm, _NumbersForm):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         self.values: dict[str, float] = {}
-        for name, value in cleaned.items():
+        for name, value in list(cleaned.items()):  # an error takes its field away
             if name == "remember" or value in (None, ""):
                 continue
             try:

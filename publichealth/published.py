@@ -16,7 +16,6 @@ from publichealth import answers
 from publichealth.api.health_risk import HealthRiskBatchView, HealthRiskView, num_calls_of
 from publichealth.rate_limit import seconds_to_wait
 
-
 # Made once: `json.dumps` makes another for every call whose options are not its own.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 

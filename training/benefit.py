@@ -9,8 +9,12 @@ from typing import Any
 
 from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
-from training.models import ModelChoice, TrainingRun
+from federated.strategies import strategy_named
+from federated.targets import target_named
+from training.choice_words import TITLES as MODELS_IN_USE
+from training.models import ModelChoice, ModelVersion, TrainingRun
 from training.progress import (
+    TITLES,
     ReportDetails,
     examples_in_words,
     is_too_small,
@@ -18,13 +22,6 @@ from training.progress import (
     shown,
 )
 
-TITLES = {
-    "rule_of_thumb": "Rule of thumb",
-    "local": "Local",
-    "global": "Global",
-    "fine_tuned": "Fine-tuned",
-    "pooled": "Pooled",
-}
 FIGURES = ("auroc", "auprc", "accuracy", "brier")
 ALL_TOGETHER = "All test patients together"
 
@@ -58,11 +55,19 @@ class Gain:
     calibration: list[dict[str, Any]]  # of the global model: slope and intercept of each class
     confusion: list[list[int]] | None  # likewise, patients by class and likeliest class
     macro_f1: float | None
+    macro_f1_interval: dict[str, float] | None
     choice: ModelChoice | None = None
 
     @property
     def of_global_model(self) -> ModelFigures:
         return next(figures for figures in self.models if figures.model == "global")
+
+    @property
+    def model_in_use(self) -> str:
+        """As the page of the choice calls it; empty where there is no choice."""
+        if self.choice is None:
+            return ""
+        return MODELS_IN_USE[ModelVersion.Kind(self.choice.kind_in_use)]
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,14 @@ class Benefit:
     all_together: Gain
     details: ReportDetails | None
     num_hidden: int  # hospitals that somebody may not see
+
+    @property
+    def has_many_classes(self) -> bool:
+        return len(target_named(self.run.study.target).classes) > 2
+
+    @property
+    def strategy_title(self) -> str:
+        return strategy_named(self.run.strategy).title
 
     @property
     def gains(self) -> list[Gain]:
@@ -154,6 +167,7 @@ def benefit_of(run: TrainingRun, user: User) -> Benefit | None:
     assessed = {
         "calibration": report.get("calibration", []),
         "macro_f1": details.macro_f1 if details else None,
+        "macro_f1_interval": details.macro_f1_interval if details else None,
     }
     return Benefit(
         run=run,
@@ -210,5 +224,6 @@ def _gain(
         calibration=assessed.get("calibration", []),
         confusion=assessed.get("confusion"),
         macro_f1=assessed.get("macro_f1"),
+        macro_f1_interval=assessed.get("macro_f1_interval"),
         choice=choice,
     )

@@ -19,6 +19,8 @@ from django.utils.safestring import SafeString
 
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
+from federated.intervals import MAX_PLACES
+from federated.strategies import strategy_named
 from federated.suppression import suppress
 from training.models import (
     ReceivedUpdate,
@@ -29,6 +31,13 @@ from training.models import (
     TrainingRun,
 )
 
+TITLES = {
+    "rule_of_thumb": "Rule of thumb",
+    "local": "Local",
+    "global": "Global",
+    "fine_tuned": "Fine-tuned",
+    "pooled": "Pooled",
+}
 NOT_OPEN, SITS_OUT = "NOT_OPEN", "SITS_OUT"
 SYMBOLS = {
     RoundAssignment.Status.PENDING.value: "○",
@@ -192,6 +201,7 @@ class ReportRow:
     local_interval: dict[str, float] | None  # "low" and "high"
     global_interval: dict[str, float] | None
     fine_tuned_interval: dict[str, float] | None
+    difference: dict[str, float] | None  # of what the hospital gains: "estimate", "low", "high"
     sentence: str  # the gain in words
     fine_tuned_sentence: str  # what fine-tuning adds to it
 
@@ -201,6 +211,12 @@ class ReportRow:
         if self.global_model is None or self.local is None:
             return None
         return self.global_model - self.local
+
+    @property
+    def is_told_gain(self) -> bool:
+        """Whether it is more than chance, as the sentence says."""
+        low = self.difference["low"] if self.difference else 0.0
+        return round(low, MAX_PLACES) > 0
 
 
 @dataclass(frozen=True)
@@ -212,6 +228,20 @@ class CountRow:
 
 
 @dataclass(frozen=True)
+class RankingRow:
+    """A model's figures, or a difference, from the score histograms that hospitals exchange.
+
+    Attributes:
+        auroc, auprc: "value", the "low" and "high" that binning may have cost, and "interval", the
+            95 % one; a difference has "value" and "interval" alone. None is not defined.
+    """
+
+    title: str
+    auroc: dict[str, Any] | None
+    auprc: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class ReportDetails:
     """The global model on all test patients together, as a report has it."""
 
@@ -219,9 +249,15 @@ class ReportDetails:
     classes: list[str]
     confusion: list[CountRow]  # by class, the total last; empty where a cell is too small
     macro_f1: float | None
+    macro_f1_interval: dict[str, float] | None
     accuracy: float | None
-    from_histograms: list[str]  # AUROC and AUPRC, a sentence each
+    from_histograms: list[RankingRow]
     subgroups: list[tuple[str, list[dict[str, Any]]]]  # by title
+
+    @property
+    def has_many_classes(self) -> bool:
+        """Whether figures are over several classes, and the Brier score up to 2."""
+        return len(self.classes) > 2
 
 
 @dataclass(frozen=True)
@@ -243,6 +279,10 @@ class RunProgress:
         """The rows whose gain is told in words, all patients together first."""
         rows = [self.pooled_row] if self.pooled_row else []
         return [row for row in [*rows, *self.report_rows] if row.sentence]
+
+    @property
+    def strategy_title(self) -> str:
+        return strategy_named(self.run.strategy).title
 
     @property
     def num_taking_part(self) -> int:
@@ -524,6 +564,7 @@ def report_row(
         local_interval=intervals.get("local"),
         global_interval=intervals.get("global"),
         fine_tuned_interval=intervals.get("fine_tuned"),
+        difference=gain.get("difference"),
         sentence=gain.get("sentence", ""),
         fine_tuned_sentence=gain.get("fine_tuned_sentence", ""),
     )
@@ -557,17 +598,41 @@ def report_details(run: TrainingRun) -> ReportDetails | None:
             if is_whole
         ],
         macro_f1=confusion["macro_f1"] if is_whole else None,
+        macro_f1_interval=confusion.get("macro_f1_interval") if is_whole else None,
         accuracy=(run.report["pooled_test"].get("global") or {}).get("accuracy"),
-        from_histograms=[
-            f"{title} {histograms_in_words(binned)}"
-            for title, key in (("AUROC", "auroc"), ("AUPRC", "auprc"))
-            if (binned := run.report.get("from_histograms", {}).get(key))
-        ],
+        from_histograms=ranking_rows(run.report.get("from_histograms", {})),
         subgroups=[
             (title, [{**group, "count": shown(group["num_patients"])} for group in subgroups[key]])
             for title, key in (("Age", "age"), ("Sex", "sex"))
         ],
     )
+
+
+def ranking_rows(from_histograms: dict[str, Any]) -> list[RankingRow]:
+    """The models of which there is a figure, then global minus local.
+
+    A report made before it had every model has the global one's alone.
+    """
+    figures = {key: from_histograms.get(key) or {} for key in ("auroc", "auprc")}
+    by_model = {
+        key: figure.get("by_model", {"global": figure} if figure else {})
+        for key, figure in figures.items()
+    }
+    rows = [
+        RankingRow(title, by_model["auroc"].get(model), by_model["auprc"].get(model))
+        for model, title in TITLES.items()
+        if any(model in of_models for of_models in by_model.values())
+    ]
+    differences = {
+        key: {"value": found["estimate"], "interval": found}
+        for key, figure in figures.items()
+        if (found := figure.get("difference"))
+    }
+    if differences:
+        rows.append(
+            RankingRow("Global minus local", differences.get("auroc"), differences.get("auprc"))
+        )
+    return rows
 
 
 def histograms_in_words(binned: dict[str, float]) -> str:

@@ -376,7 +376,7 @@ class GainSerializer(serializers.Serializer[Any]):
     models = ModelFiguresSerializer(many=True)
     calibration = serializers.ListField(
         child=serializers.DictField(),
-        help_text="of the global model, by class: slope with its interval, intercept",
+        help_text="of the global model, by class: slope and intercept with their intervals",
     )
     confusion = serializers.ListField(
         child=serializers.ListField(child=serializers.IntegerField()),
@@ -384,6 +384,7 @@ class GainSerializer(serializers.Serializer[Any]):
         help_text="of the global model, patients by class and likeliest class; null where hidden",
     )
     macro_f1 = serializers.FloatField(allow_null=True)
+    macro_f1_interval = serializers.DictField(child=serializers.FloatField(), allow_null=True)
     sentence = serializers.CharField(help_text="global against local, in words")
     fine_tuned_sentence = serializers.CharField(help_text="fine-tuned against global, in words")
     model_choice = serializers.IntegerField(
@@ -401,7 +402,10 @@ class BenefitSerializer(serializers.Serializer[Any]):
     subgroups = serializers.SerializerMethodField()
 
     def get_from_histograms(self, benefit: Benefit) -> dict[str, Any]:
-        """AUROC and AUPRC of the global model over all hospitals: value, low and high possible."""
+        """AUROC and AUPRC over all hospitals: value, low and high possible, 95 % interval.
+
+        Of the global model, of each model in `by_model`, and of global minus local in `difference`.
+        """
         return (benefit.run.report or {}).get("from_histograms", {})
 
     def get_calibration(self, benefit: Benefit) -> list[dict[str, Any]]:
@@ -413,7 +417,7 @@ class BenefitSerializer(serializers.Serializer[Any]):
         return (benefit.run.report or {}).get("confusion")
 
     def get_subgroups(self, benefit: Benefit) -> dict[str, Any]:
-        """Figures by age and sex; null where they are hidden."""
+        """Figures by age and sex, with their intervals; null where they are hidden."""
         return (benefit.run.report or {}).get("subgroups", {})
 
 

@@ -101,9 +101,7 @@ def record_generated(envoy: Envoy, generated: Generated, *, seed: int) -> Record
 def last_day_of_cities(*, seed: int) -> list[NewReading]:
     """What the nine cities' monitors have reported within 24 hours, each every five minutes."""
     now = timezone.now()
-    last = now - timedelta(
-        minutes=now.minute % 5, seconds=now.second, microseconds=now.microsecond
-    )
+    last = now - timedelta(minutes=now.minute % 5, seconds=now.second, microseconds=now.microsecond)
     moments = [last - number * EVERY for number in range(MONITORED // EVERY)]
     return [reading for moment in reversed(moments) for reading in city_readings(moment, seed=seed)]
 

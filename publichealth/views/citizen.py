@@ -24,7 +24,8 @@ from publichealth.services.serving import ServedModel
 
 COOKIE = "todays_numbers"
 COOKIE_SECONDS = 30 * 24 * 3600
-MIN_CHANGE = 0.005  # of a driver that is told; below, it is rounded away
+MIN_CHANGE = 0.005  # of a driver in points; below, it would be rounded to none
+MIN_SHARE = 0.02  # of the largest change, for a driver to be one at all
 
 
 @never_cache
@@ -54,7 +55,7 @@ def citizen(request: HttpRequest) -> HttpResponse:
         return response
     form = TodaysNumbersForm(request.POST, inputs=served.inputs)
     if not form.is_valid():
-        return _page(request, served, form, status=422)
+        return _page(request, served, form)
     keeps_numbers = form.cleaned_data["remember"]
     result = _result(served, form.values)
     response = _page(request, served, form, keeps_numbers=keeps_numbers, result=result)
@@ -112,7 +113,7 @@ def _result(served: ServedModel, values: dict[str, float]) -> dict[str, Any]:
     """What the page shows of a risk."""
     assessed = served.assess(values)
     is_high = served.is_high(assessed.risk)
-    largest = max((abs(driver.change) for driver in assessed.drivers), default=0) or 1
+    largest = max(abs(driver.change) for driver in assessed.drivers) or 1.0
     band = air_band(values)
     raising = [driver.input for driver in assessed.drivers if driver.change > 0]
     advice = advice_for(values, is_high=is_high, drivers=raising)
@@ -125,12 +126,13 @@ def _result(served: ServedModel, values: dict[str, float]) -> dict[str, Any]:
             {
                 "title": input_named(driver.input).title,
                 "value": _value_in_words(driver.input, values[driver.input]),
-                "effect": _effect_in_words(driver.change),
+                "effect": _effect_in_words(driver.change, largest),
                 "raises": driver.change > 0,
                 "share": abs(driver.change) / largest,
             }
             for driver in assessed.drivers
         ],
+        "is_settled": len(values) > 1 and largest < MIN_CHANGE,
         "advice": advice[:-1],
         "disclaimer": advice[-1],
         "band": band,
@@ -144,10 +146,10 @@ def _result(served: ServedModel, values: dict[str, float]) -> dict[str, Any]:
 def _percent(risk: float) -> str:
     """A probability for people, who are not told of certainty."""
     if risk < 0.01:
-        return "less than 1 %"
+        return "less than 1\u00a0%"
     if risk > 0.99:
-        return "more than 99 %"
-    return f"{100 * risk:.0f} %"
+        return "more than 99\u00a0%"
+    return f"{100 * risk:.0f}\u00a0%"
 
 
 def _value_in_words(name: str, value: float) -> str:
@@ -157,9 +159,11 @@ def _value_in_words(name: str, value: float) -> str:
     return f"{value:g}" if each.unit in ("", "AQI") else f"{value:g} {each.unit}"
 
 
-def _effect_in_words(change: float) -> str:
-    if abs(change) < MIN_CHANGE:
+def _effect_in_words(change: float, largest: float) -> str:
+    if abs(change) < MIN_SHARE * largest:
         return "hardly changes it"
     word = "raises it" if change > 0 else "lowers it"
+    if abs(change) < MIN_CHANGE:
+        return f"{word} by less than a point"
     points = round(100 * abs(change))
     return f"{word} by {points} point{'' if points == 1 else 's'}"

@@ -31,8 +31,12 @@ COMMANDS = {
     "histogram-error": (histogram_error.main, ["--data", "{data}"]),
     "pooled-best": (pooled_baseline.main, ["--data", "{data}"]),
 }
-WITH_TARGET = ["federated", "attack", "bench-local", "histogram-error", "pooled-best"]
-WITH_ROUNDS = ["federated", "attack", "outcome codes", "histogram-error", "pooled-best"]
+WITH_TARGET = [name for name in COMMANDS if name not in ("outcome codes", "federated.flamby")]
+WITH_ROUNDS = [name for name in COMMANDS if name not in ("bench-local", "federated.flamby")]
+WITH_SEED = [
+    *("federated", "attack", "outcome codes", "calibration", "scan-defaults"),
+    *("recalibration-trial", "histogram-error", "pooled-best"),
+]
 WITH_JSON = ["attack", "outcome codes", "federated.flamby", "histogram-error", "pooled-best"]
 
 
@@ -94,6 +98,13 @@ def test_rounds_below_one_or_no_number_are_refused(name, refusal):
     words = f"{name}: num_rounds is a whole number from 1, not 0\n"
     assert refusal(name, "--rounds", "0") == words
     assert "argument --rounds: invalid int value: 'many'" in refusal(name, "--rounds", "many")
+
+
+@pytest.mark.parametrize("name", WITH_SEED)
+@pytest.mark.parametrize("seed", ["-1", "2147483648"])
+def test_a_seed_out_of_its_one_range_is_refused(name, seed, refusal):
+    words = f"argument --seed: a seed lies between 0 and 2147483647, not {seed}"
+    assert words in refusal(name, "--seed", seed)
 
 
 @pytest.mark.parametrize("name", WITH_JSON)

@@ -181,7 +181,7 @@ def test_health_risk_comes_before_health_tier():
 def test_which_model_is_served_is_looked_up_once_a_second(monkeypatch):
     make_serving()
     now = 1000.0
-    monkeypatch.setattr(serving.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     serving.served_model()
     with CaptureQueriesContext(connection) as captured:
         for _ in range(100):

@@ -3,6 +3,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from envoys.models import AuditEvent, Envoy, User
+from federated.plan import MAX_SEED
 from tests.api import Program
 from tests.factories import (
     make_assignment,

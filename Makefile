@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-local notebooks test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby bench-local attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages notebooks screens test lint types contract migrations pytest
 
 install: $(STAMP)
 

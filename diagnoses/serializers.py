@@ -268,9 +268,12 @@ class CodeReportSerializer(serializers.Serializer[Any]):
     kinds = OddCodesSerializer(many=True)
 
 
-class WarningSerializer(serializers.Serializer[Any]):
+class WarningCountSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField(help_text="what is odd; the rows are taken as they are")
     count = serializers.IntegerField()
+
+
+class WarningSerializer(WarningCountSerializer):
     example = serializers.CharField(allow_blank=True, help_text="where it stands first")
 
 
@@ -278,7 +281,7 @@ class ImportSerializer(serializers.ModelSerializer[Upload]):
     """Uploaded files: checked, then imported or discarded."""
 
     url = UrlField("api:import-detail")
-    warnings = WarningSerializer(many=True, read_only=True)
+    warnings = WarningCountSerializer(many=True, read_only=True)
     is_importable = serializers.BooleanField(
         read_only=True, help_text="checked without a problem: it may be confirmed"
     )
@@ -316,6 +319,7 @@ class FilePreviewSerializer(serializers.Serializer[Any]):
 class ImportDetailSerializer(ImportSerializer):
     """An upload with what its files say, which may speak of patients."""
 
+    warnings = WarningSerializer(many=True, read_only=True)
     problems = serializers.ListField(
         child=serializers.CharField(),
         read_only=True,

@@ -1,4 +1,4 @@
-"""How `/predict` compares with a view that does nothing, on the server that `make demo` starts.
+"""How `/predict` compares with a view that answers the same requests with {}, on the server that `make demo` starts.
 
 `make bench-predict` trains a small model in a folder of its own and removes it again, or takes a
 data folder in which one has been released. It fails where `/predict` answers fewer than 0.8 times
@@ -75,8 +75,8 @@ def bench(data_dir: Path, options: argparse.Namespace) -> int:
     with lock_data_folder(data_dir) as lock, Supervisor(data_dir, lock) as supervisor:
         start_web(supervisor, port, application="techlife.predict_bench_wsgi:application")
         views = {
-            "an empty view": Load(port, "GET", "/bench/empty", "", NUM_CONNECTIONS, 0),
-            "/predict": Load(port, "POST", "/predict", json.dumps(TODAY), NUM_CONNECTIONS, 0),
+            name: Load(port, "POST", path, json.dumps(TODAY), NUM_CONNECTIONS, 0)
+            for name, path in (("an empty view", "/bench/empty"), ("/predict", "/predict"))
         }
         rates: dict[str, list[float]] = {name: [] for name in views}
         latencies: dict[str, list[float]] = {name: [] for name in views}

@@ -16,7 +16,7 @@ from techlife import urls
 
 @csrf_exempt
 def empty(request: HttpRequest) -> HttpResponse:
-    return HttpResponse()
+    return HttpResponse("{}", content_type="application/json")
 
 
 @csrf_exempt

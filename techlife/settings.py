@@ -209,12 +209,13 @@ PREDICT_RATE: str = env.str("TECHLIFE_PREDICT_RATE", default="600/minute")
 # How many proxies stand before the site, each of which adds to X-Forwarded-For whom it answers;
 # without one the header is anybody's to write, and is not read.
 NUM_PROXIES: int = env.int("TECHLIFE_NUM_PROXIES", default=0 if EMBEDDED else 1)
-# What web processes share; embedded there is one.
-CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-    if EMBEDDED
-    else {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
-}
+if not EMBEDDED:  # several web processes share the counts; embedded there is one
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+        }
+    }
 
 # The largest file a doctor may upload, unpacked.
 UPLOAD_MAX_BYTES: int = env.int("TECHLIFE_UPLOAD_MAX_BYTES", default=200 * 2**20)

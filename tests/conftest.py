@@ -16,6 +16,7 @@ from envoys.models import Envoy
 from federated.errors import FederatedError
 from federated.synthetic import write_synthetic_cohort
 from inference.services import load_model
+from publichealth.rate_limit import forget_counts
 from publichealth.services.serving import _served_in, load_served
 from training import services
 from training.arrays import _open
@@ -32,6 +33,7 @@ def folders(settings: Any, tmp_path: Path) -> None:
     for cached in (load_model, _open, load_base_params, load_served, _served_in):
         cached.cache_clear()
     cache.clear()
+    forget_counts()
 
 
 class WorkQueue:

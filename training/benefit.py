@@ -11,7 +11,6 @@ from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
 from federated.strategies import strategy_named
 from federated.targets import target_named
-from training.choice_words import TITLES as MODELS_IN_USE
 from training.models import ModelChoice, ModelVersion, TrainingRun
 from training.progress import (
     TITLES,
@@ -64,10 +63,11 @@ class Gain:
 
     @property
     def model_in_use(self) -> str:
-        """As the page of the choice calls it; empty where there is no choice."""
+        """In words that can follow "in use"; empty where there is no choice."""
         if self.choice is None:
             return ""
-        return MODELS_IN_USE[ModelVersion.Kind(self.choice.kind_in_use)]
+        words = self.choice.model_in_use
+        return f"{words} model" if self.choice.kind_in_use == ModelVersion.Kind.GLOBAL else words
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,9 @@ class RowField(serializers.PrimaryKeyRelatedField[Any]):
     """A row by its number, which is checked before the database is asked for it."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if self.queryset is not None:
-            name = self.queryset.model._meta.verbose_name
-            self.error_messages["does_not_exist"] = kwargs.get("error_messages", {}).get(
-                "does_not_exist", f"There is no {name} {{pk_value}}."
-            )
+        name = kwargs["queryset"].model._meta.verbose_name
+        messages = {"does_not_exist": f"There is no {name} {{pk_value}}."}
+        super().__init__(**kwargs | {"error_messages": messages | kwargs.get("error_messages", {})})
 
     def to_internal_value(self, data: Any) -> Any:
         return super().to_internal_value(IdField().run_validation(data))

@@ -290,12 +290,33 @@ def test_patients_are_searched_by_what_stands_in_the_body_alone(api, doctor, adm
 
 
 def test_a_list_of_imports_tells_no_line_of_a_file(api, doctor, queue):
+    warning = {"kind": "code that no list has", "count": 3, "example": "diagnoses.csv, line 7"}
     upload = Upload.objects.create(
-        envoy=doctor.envoy, num_problems=1, problems=["diagnoses.csv, line 2: no hadm_id"]
+        envoy=doctor.envoy,
+        num_problems=1,
+        problems=["diagnoses.csv, line 2: no hadm_id"],
+        warnings=[warning],
     )
     (row,) = ok(api.get(url_of("import-list")))["results"]
     assert row["num_problems"] == 1
-    assert "problems" not in row
+    assert row["warnings"] == [{"kind": "code that no list has", "count": 3}]
+    assert "line" not in str(row)
     assert not AuditEvent.objects.exists()
-    assert ok(api.get(url_of("import-detail", upload.pk)))["problems"] == upload.problems
+    detail = ok(api.get(url_of("import-detail", upload.pk)))
+    assert (detail["problems"], detail["warnings"]) == (upload.problems, [warning])
     assert AuditEvent.objects.get().action == "saw upload"
+
+
+def test_what_is_odd_in_a_hospitals_files_is_its_own_doctors_to_read(doctor):
+    """Counts under ten, and the lines of patients' rows, stand there."""
+    warning = {"kind": "code that no list has", "count": 3, "example": "diagnoses.csv, line 7"}
+    upload = Upload.objects.create(envoy=doctor.envoy, warnings=[warning])
+    others = [make_user()] + [make_user(role) for role in User.Role if role != User.Role.DOCTOR]
+    for user in (doctor, *others):
+        api = APIClient()
+        api.force_authenticate(user)
+        listed = api.get(url_of("import-list"))
+        is_listed = listed.status_code == 200 and listed.data["count"] == 1
+        detail = api.get(url_of("import-detail", upload.pk))
+        assert is_listed == (user == doctor), user.role
+        assert detail.status_code in ((200,) if user == doctor else (403, 404)), user.role

@@ -16,6 +16,7 @@ from diagnoses.models import CodeReport, IcdCode, Import, Upload
 from envoys import audit
 from envoys.models import AuditEvent, Envoy, User, WorkerSign
 from inference.models import Erasure, InferenceRun
+from publichealth.models import AlertThreshold, DriftCheck, RetrainingProposal, Serving
 from tests import factories
 from tests.factories import PASSWORD, make_envoy, make_run, make_user, make_version
 from tests.federation import approved_plan, finish
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No direc
 
 Role = User.Role
 ACCOUNTS = (User, AuditEvent, OutstandingToken)
-HOSPITALS_OWN = ("Patient", "Admission", "Diagnosis", "Prediction", "IdempotentCall")
+HOSPITALS_OWN = ("Patient", "Admission", "Diagnosis", "Prediction", "Reading", "IdempotentCall")
 
 
 def page(model: type[models.Model], name: str, *args: Any) -> str:
@@ -98,6 +99,10 @@ def rows() -> dict[type[models.Model], models.Model]:
         RunReport.objects.create(run=run),
         InferenceRun.objects.create(envoy=envoy, model_version=version),
         Erasure.objects.create(envoy=envoy),
+        Serving.objects.create(version=version),
+        AlertThreshold.objects.create(figure=AlertThreshold.Figure.AQI, value=100, set_by=user),
+        DriftCheck.objects.create(envoy=envoy, version=version, figures=[{"input": "aqi"}]),
+        RetrainingProposal.objects.create(study=run.study, reason="it has drifted"),
     ]
     return {type(row): row for row in made}
 

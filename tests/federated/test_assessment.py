@@ -1,9 +1,12 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 from federated.assessment import assess, patient_confusion, shown_curve, whole_matrices
+from federated.benefit import gain_of
+from federated.scored_rows import join
 from tests.federated.builders import score
 
 CLASSES = ("No", "Yes")
@@ -61,6 +64,18 @@ def test_a_reliability_bin_does_not_tell_of_under_ten_outcomes():
     assert [shown.num_admissions for shown in curve] == [100, 100, 100]
 
 
+def test_a_reliability_bin_counts_patients_and_not_admissions():
+    # Of the lowest bin nine patients came back, one of them twice; 91 did not.
+    values = np.array([0.1] * 101 + [0.5] * 100 + [0.9] * 100, np.float32)
+    outcomes = np.array([1] * 10 + [0] * 91 + ([1] * 50 + [0] * 50) * 2, bool)
+    patients = np.arange(301, dtype=np.int32)
+    assert None not in [shown.observed for shown in shown_curve(outcomes, values, patients)]
+    patients[1] = patients[0]
+    curve = shown_curve(outcomes, values, patients)
+    assert [shown.observed is None for shown in curve] == [True, True, False]
+    assert [shown.num_admissions for shown in curve] == [101, 100, 100]
+
+
 def test_the_calibration_of_a_model_that_says_what_happens_is_a_slope_of_one():
     values = [0.2] * 50 + [0.8] * 50
     outcomes = [1] * 10 + [0] * 40 + [1] * 40 + [0] * 10
@@ -82,6 +97,7 @@ def test_of_nobody_and_of_under_ten_patients_nothing_is_said():
                 "intercept": None,
                 "in_the_large": None,
                 "slope_interval": None,
+                "intercept_interval": None,
                 "curve": [],
             }
         ]
@@ -107,6 +123,9 @@ def test_each_hospital_has_its_calibration_with_an_interval():
         assert line["class"] == "Yes"
         assert line["slope_interval"]["low"] < slope < line["slope_interval"]["high"]
         assert line["slope_interval"]["estimate"] == pytest.approx(line["slope"], abs=1e-6)
+        intercept = line["intercept_interval"]
+        assert intercept["low"] < intercept["estimate"] < intercept["high"]
+        assert intercept["estimate"] == pytest.approx(line["intercept"], abs=1e-6)
     together = found["calibration"][0]["slope_interval"]
     assert by_name["extreme"]["slope"] < together["estimate"] < by_name["fair"]["slope"]
 
@@ -140,6 +159,9 @@ def test_a_hospitals_confusion_matrix_is_shown_whole_or_not_at_all():
     assert found["by_hospital"][0]["confusion"] == [[30, 12], [15, 40]]
     f1 = (2 * 30 / (2 * 30 + 27) + 2 * 40 / (2 * 40 + 27)) / 2
     assert found["by_hospital"][0]["macro_f1"] == pytest.approx(f1)
+    for each in (found["by_hospital"][0], found["confusion"]):
+        interval = each["macro_f1_interval"]
+        assert interval["low"] < interval["estimate"] == each["macro_f1"] < interval["high"]
 
 
 def test_two_hidden_matrices_that_add_up_to_enough_hide_no_third():
@@ -162,5 +184,61 @@ def test_a_matrix_with_a_small_cell_is_not_shown_at_all():
     confusion = found["confusion"]
     assert [*confusion["row_totals"], *confusion["column_totals"], confusion["total"]] == [None] * 5
     assert [group["num_patients"] for group in found["subgroups"]["age"]] == [40, 40]
-    assert [group["accuracy"] for group in found["subgroups"]["age"]] == [37 / 40, 1.0]
+    # Of the older ones all had the outcome: of the others everybody could work that out.
+    assert [group["accuracy"] for group in found["subgroups"]["age"]] == [None, None]
     assert patient_confusion(rows, 2).tolist() == [[37, 0], [3, 40]]
+
+
+def two_models(num_rows, *, seed):
+    """A better global and a worse local model on the same patients, some with two admissions."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=num_rows)
+    labels = (rng.random(num_rows) < 1 / (1 + np.exp(-logits))).astype(int)
+    noisy = logits + rng.normal(size=num_rows)
+    patients = np.arange(num_rows) * 4 // 5
+    scores = {"global": 1 / (1 + np.exp(-logits)), "local": 1 / (1 + np.exp(-noisy))}
+    return score(labels, patients=patients, **scores)
+
+
+def test_every_models_ranking_from_histograms_has_bounds_and_an_interval():
+    hospitals = {name: two_models(900, seed=n) for n, name in enumerate(("a", "b", "c"))}
+    found = assess(hospitals, CLASSES, seed="0").to_json()["from_histograms"]
+    together = join(list(hospitals.values()))
+    exact: dict[str, Any] = {
+        model: together.measure(model).to_json() for model in ("global", "local")
+    }
+    for key, tolerance in (("auroc", 0.003), ("auprc", 0.01)):
+        figure = found[key]
+        assert set(figure["by_model"]) == {"global", "local"}
+        for model, each in figure["by_model"].items():
+            assert each["value"] == pytest.approx(exact[model][key], abs=tolerance)
+            assert each["low"] <= exact[model][key] <= each["high"]
+            assert each["interval"]["low"] < each["value"] < each["interval"]["high"]
+        beside = {name: figure[name] for name in ("value", "low", "high", "interval")}
+        assert beside == figure["by_model"]["global"]
+        difference = figure["difference"]
+        assert difference["estimate"] == pytest.approx(
+            exact["global"][key] - exact["local"][key], abs=2 * tolerance
+        )
+        assert 0 < difference["low"] < difference["estimate"] < difference["high"]
+
+
+def test_the_difference_from_histograms_is_paired():
+    """As wide as that of exact scores on the same patients, and narrower than if it were not."""
+    hospitals = {name: two_models(900, seed=n) for n, name in enumerate(("a", "b", "c"))}
+    figure = assess(hospitals, CLASSES, seed="0").to_json()["from_histograms"]["auroc"]
+    exact = gain_of(join(list(hospitals.values())), seed="0").difference
+
+    def width(interval):
+        return interval["high"] - interval["low"]
+
+    assert exact is not None
+    assert width(figure["difference"]) == pytest.approx(exact.high - exact.low, rel=0.25)
+    apart = sum(width(each["interval"]) ** 2 for each in figure["by_model"].values()) ** 0.5
+    assert width(figure["difference"]) < 0.8 * apart
+
+
+def test_without_a_local_model_there_is_no_difference_from_histograms():
+    found = assessed(one=make_scored(300), other=make_scored(300, seed=1))["from_histograms"]
+    assert set(found["auroc"]["by_model"]) == {"global"}
+    assert found["auroc"]["difference"] is None

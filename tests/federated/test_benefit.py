@@ -6,6 +6,7 @@ import pytest
 
 from federated.benefit import band_frequencies, benefit_report, gain_of
 from federated.features import TEST, TRAIN
+from federated.metrics import UNDEFINED
 from federated.simulation import simulate
 from tests.federated.builders import make_dataset, make_hospital, score, small_plan
 
@@ -14,11 +15,11 @@ MODELS = {"rule_of_thumb", "local", "global", "fine_tuned", "pooled"}
 
 
 def make_hospitals():
-    """With 44, 19 and 23 test patients."""
+    """With 75, 41 and 41 test patients, 10 or more of each tier."""
     return {
-        "north": make_hospital(240, prefix="n"),
-        "south": make_hospital(120, prefix="s"),
-        "west": make_hospital(180, prefix="w"),
+        "north": make_hospital(480, prefix="n"),
+        "south": make_hospital(300, prefix="s"),
+        "west": make_hospital(300, prefix="w"),
     }
 
 
@@ -88,19 +89,47 @@ def test_equal_runs_are_reported_equally_whatever_the_order_of_hospitals(report)
     assert report_of(dict(reversed(make_hospitals().items()))) == report
 
 
-def test_what_a_hospital_with_one_class_does_not_define_is_null():
+def test_of_a_hospital_with_one_class_no_figure_says_so():
     hospitals = make_hospitals() | {"hospice": make_hospital(100, prefix="h", tiers=[2])}
-    hospice = of_envoy(report_of(hospitals), "hospice")
-    for model in MODELS:
-        assert hospice[model]["auroc"] is None
-        assert hospice[model]["auprc"] is None
-        assert 0 <= hospice[model]["brier"] <= 2
-    assert hospice["local"]["accuracy"] == 1.0
+    found = report_of(hospitals)
+    hospice = of_envoy(found, "hospice")
+    assert {hospice[model][figure] for model in MODELS for figure in FIGURES} == {None}
+    (gain,) = [gain for gain in found["benefit"]["envoys"] if gain["name"] == "hospice"]
+    assert gain["has_enough_patients"]
+    assert gain["sentence"].endswith("own: under 10 patients with one of the outcomes")
+    # Its patients count in the figures of all together.
+    assert found["benefit"]["pooled_test"]["num_patients"] == (
+        75 + 41 + 41 + len(hospitals["hospice"].rows(TEST))
+    )
+
+
+@pytest.mark.parametrize(("num_dead", "is_told"), [(9, False), (10, True)])
+def test_exact_figures_of_a_hospital_do_not_tell_of_under_ten_deaths(num_dead, is_told):
+    values = [0.01 + 0.009 * (number * 7 % 100) for number in range(100)]
+    models = {"global": values, "local": values[::-1]}
+    rows = score([1] * num_dead + [0] * (100 - num_dead), **models)
+    gain = gain_of(rows, seed="0")
+    assert (rows.measure("global").auroc is not None) == is_told
+    assert (rows.measure("global").accuracy is not None) == is_told
+    assert (gain.difference is not None) == is_told
+    for figure in FIGURES:
+        assert (gain.intervals[figure]["global"] is not None) == is_told
+    because = "this hospital's own: under 10 patients with one of the outcomes"
+    assert gain.sentence.endswith(because) != is_told
+    assert gain.num_patients == 100
+
+
+def test_deaths_are_counted_by_patient():
+    values = [0.1 + 0.02 * (number * 7 % 40) for number in range(40)]
+    patients = [*[0] * 6, *range(1, 9), *range(10, 36)]  # nine with the outcome, in 14 admissions
+    rows = score([1] * 14 + [0] * 26, patients=patients, **{"global": values})
+    assert rows.measure("global") == UNDEFINED
+    assert gain_of(rows, seed="0").intervals["brier"]["global"] is None
 
 
 def test_a_hospital_too_small_for_the_federation_is_still_compared():
-    hospitals = make_hospitals() | {"small": make_hospital(100, prefix="c")}
-    plan = small_plan(min_examples=101)
+    hospitals = make_hospitals() | {"small": make_hospital(250, prefix="c")}
+    plan = small_plan(min_examples=251)
     assert "small" not in simulate(hospitals, plan, seed=0).client_ids
     small = of_envoy(report_of(hospitals, plan), "small")
     assert small["local"]["brier"] is not None
@@ -182,9 +211,12 @@ def test_of_under_ten_patients_there_is_no_interval_however_many_their_admission
     ],
     ids=["one outcome", "two with the outcome", "no local model"],
 )
-def test_where_no_difference_is_defined_the_sentence_says_why(labels, models, because):
+def test_where_no_difference_is_defined_for_all_together_the_sentence_says_why(
+    labels, models, because
+):
     values = [0.1 * (number * 7 % 10) for number in range(40)]
-    gain = gain_of(score(labels, **dict.fromkeys(models, values)), seed="0")
+    rows = dataclasses.replace(score(labels, **dict.fromkeys(models, values)), num_hospitals=2)
+    gain = gain_of(rows, seed="0")
     assert gain.difference is None
     assert gain.sentence == (
         f"No difference can be told between the global model and this hospital's own: {because}"
@@ -209,12 +241,12 @@ def test_every_figure_of_every_model_has_an_interval():
 
 
 def test_a_report_has_intervals_and_a_sentence_for_each_hospital_and_for_all():
-    # The outcome of every fourth patient is not what the code says: no model is always right.
+    # The outcome of every seventh patient is not what the code says: no model is always right.
     report = report_of(
         {
             name: dataclasses.replace(
                 dataset,
-                labels=(dataset.labels + (np.arange(len(dataset.labels)) % 4 == 0)) % 3,
+                labels=(dataset.labels + (np.arange(len(dataset.labels)) % 7 == 0)) % 3,
             )
             for name, dataset in make_hospitals().items()
         }
@@ -250,8 +282,8 @@ def test_of_a_hospital_with_under_ten_test_patients_nothing_is_told_and_no_sum_t
     assert set(gains["small"]["intervals"].values()) == {None}
     assert gains["small"]["sentence"].endswith("too few patients")
     # A total or a mean less those of the others would be that of the small one.
-    assert [gains[name]["num_patients"] for name in ("north", "south", "west")] == [44, 19, 23]
-    assert found["benefit"]["pooled_test"]["num_patients"] == 44 + 19 + 23
+    assert [gains[name]["num_patients"] for name in ("north", "south", "west")] == [75, 41, 41]
+    assert found["benefit"]["pooled_test"]["num_patients"] == 75 + 41 + 41
     mean = np.mean([of_envoy(found, n)["global"]["brier"] for n in ("north", "south", "west")])
     assert found["mean_of_envoys"]["global"]["brier"] == pytest.approx(mean)
     brier = found["pooled_test"]["rule_of_thumb"]["brier"]  # no hospital's model decides it
@@ -259,7 +291,7 @@ def test_of_a_hospital_with_under_ten_test_patients_nothing_is_told_and_no_sum_t
         of_envoy(found, name)["rule_of_thumb"]["brier"] * len(hospitals[name].rows(TEST))
         for name in ("north", "south", "west")
     )
-    assert brier == pytest.approx(counted / (44 + 19 + 23), abs=1e-6)
+    assert brier == pytest.approx(counted / (75 + 41 + 41), abs=1e-6)
 
 
 def test_small_hospitals_count_together_where_they_have_ten_test_patients():
@@ -269,7 +301,7 @@ def test_small_hospitals_count_together_where_they_have_ten_test_patients():
     small = [len(hospitals[name].rows(TEST)) for name in ("one", "two")]
     assert max(small) < 10 <= sum(small)
     found = report_of(hospitals)
-    assert found["benefit"]["pooled_test"]["num_patients"] == 44 + 19 + 23 + sum(small)
+    assert found["benefit"]["pooled_test"]["num_patients"] == 75 + 41 + 41 + sum(small)
     assert of_envoy(found, "one")["global"]["brier"] is None
 
 

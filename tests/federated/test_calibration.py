@@ -8,11 +8,10 @@ from federated.calibration import (
     ReliabilityBin,
     brier_scores,
     calibration_line,
-    intercept_statistic,
     reliability_curve,
-    slope_statistic,
+    resampled_line,
 )
-from federated.intervals import bootstrap, resample
+from federated.intervals import sample_weights
 from federated.metrics import measure
 
 approx: Any = pytest.approx
@@ -94,26 +93,29 @@ def test_certainties_are_kept_a_millionth_away_from_nought_and_one():
     assert line.slope == approx(0.0, abs=1e-9)
 
 
-def test_the_interval_of_a_slope_is_that_of_refitting_each_resample():
+def test_slope_and_intercept_of_a_resample_are_those_of_refitting_it():
     is_positive, logits = make_outcomes(400)
-    probabilities = sigmoid(1.2 * logits)
-    statistic = slope_statistic(is_positive, probabilities)
-    weights = np.random.default_rng(2).integers(0, 3, (5, 400))
+    probabilities, patients = sigmoid(1.2 * logits), np.arange(400) // 2
+    slope, intercept = resampled_line(
+        is_positive, probabilities, patients, num_resamples=300, seed=0
+    )
+    weights = np.concatenate(list(sample_weights(patients, num_resamples=300, seed=0)))
     refitted = [
-        line_of(np.repeat(is_positive, times), np.repeat(probabilities, times)) for times in weights
+        line_of(np.repeat(is_positive, times), np.repeat(probabilities, times))
+        for times in weights[:6].astype(int)
     ]
-    assert statistic(weights.astype(float)) == approx([line.slope for line in refitted], abs=1e-3)
-    intercepts = intercept_statistic(is_positive, probabilities)(weights.astype(float))
-    assert intercepts == approx([line.intercept for line in refitted], abs=1e-3)
-    figures = resample({"": statistic}, np.arange(400), num_resamples=300, seed=0)[""]
-    assert bootstrap(statistic, np.arange(400), num_resamples=300, seed=0) == figures.interval()
-    assert np.percentile(figures.figures, 2.5) < 1 / 1.2 < np.percentile(figures.figures, 97.5)
-    assert figures.estimate == approx(line_of(is_positive, probabilities).slope, abs=1e-6)
+    assert slope.figures[:6] == approx([line.slope for line in refitted], abs=1e-3)
+    assert intercept.figures[:6] == approx([line.intercept for line in refitted], abs=1e-3)
+    assert slope.estimate == approx(line_of(is_positive, probabilities).slope, abs=1e-6)
+    interval = slope.interval()
+    assert interval is not None
+    assert interval.low < 1 / 1.2 < interval.high
 
 
 def test_a_slope_without_a_line_has_no_interval():
-    statistic = slope_statistic(np.array([True] * 20), np.linspace(0.1, 0.9, 20))
-    assert bootstrap(statistic, np.arange(20, dtype=np.int32), seed=0) is None
+    one_outcome = (np.array([True] * 20), np.linspace(0.1, 0.9, 20), np.arange(20))
+    slope, intercept = resampled_line(*one_outcome, num_resamples=20, seed=0)
+    assert (slope.interval(), intercept.interval()) == (None, None)
 
 
 def test_a_reliability_curve_has_bins_of_equal_count():
@@ -121,7 +123,7 @@ def test_a_reliability_curve_has_bins_of_equal_count():
     is_positive = np.arange(40) % 10 == 0  # 1, 11, 21, 31: one in ten of each bin
     curve = reliability_curve(is_positive, probabilities, np.arange(40), num_bins=4)
     assert curve == [
-        ReliabilityBin(approx(0.055 + 0.1 * number), approx(0.1), 10) for number in range(4)
+        ReliabilityBin(approx(0.055 + 0.1 * number), approx(0.1), 10, (9, 1)) for number in range(4)
     ]
 
 
@@ -129,8 +131,9 @@ def test_a_reliability_bin_is_of_ten_patients_and_equal_predictions_stay_togethe
     patients = np.arange(40) // 2  # twenty, with two admissions each
     few = reliability_curve(np.zeros(40, bool), np.linspace(0.1, 0.5, 40), patients, num_bins=4)
     assert [found.num_rows for found in few] == [20, 20]
+    assert [found.num_patients for found in few] == [(10, 0), (10, 0)]
     equal = reliability_curve(np.zeros(40, bool), np.full(40, 0.3), np.arange(40))
-    assert equal == [ReliabilityBin(approx(0.3), 0.0, 40)]
+    assert equal == [ReliabilityBin(approx(0.3), 0.0, 40, (40, 0))]
     assert reliability_curve(np.zeros(9, bool), np.linspace(0, 1, 9), np.arange(9)) == []
     assert reliability_curve(np.zeros(0, bool), np.zeros(0), np.zeros(0, np.int32)) == []
 

@@ -17,6 +17,7 @@ from federated.histogram_error import (
     why_nothing,
 )
 from federated.histograms import pooled_ranking, score_histograms
+from federated.plan import make_plan
 from tests.federated.builders import make_hospital, make_hospitals
 
 approx = pytest.approx
@@ -106,7 +107,7 @@ def test_where_there_is_nothing_to_compare_the_table_says_why(tmp_path, monkeypa
     """Twelve patients a hospital leave under ten on either side of the split."""
     small = {name: make_hospital(12, prefix=name) for name in ("north", "west", "south")}
     monkeypatch.setattr(histogram_error, "read_datasets", lambda data, target: small)
-    plan = partial(histogram_error.make_plan, min_examples=1)
+    plan = partial(make_plan, min_examples=1)
     monkeypatch.setattr(histogram_error, "make_plan", plan)
     monkeypatch.setattr(sys, "argv", ["histogram-error", "--data", ".", "--rounds", "1"])
     main()

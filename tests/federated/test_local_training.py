@@ -181,19 +181,32 @@ def test_training_that_diverges_is_refused():
 
 
 def test_a_model_is_measured_on_the_validation_patients():
-    # Right of all ten with probability 3/4, on rows to train on it would be wrong.
+    # Right of all twenty with probability 3/4, on rows to train on it would be wrong.
     params = ZERO | make_params(codes=[[np.log(3), 0], [0, np.log(3)]])
     dataset = make_dataset(
-        [0, 1] * 5 + [1, 0],
-        sparse=[[0], [1]] * 5 + [[0], [1]],
-        splits=[VALIDATION] * 10 + [TRAIN, TRAIN],
+        [0, 1] * 10 + [1, 0],
+        sparse=[[0], [1]] * 10 + [[0], [1]],
+        splits=[VALIDATION] * 20 + [TRAIN, TRAIN],
     )
     metrics = validation_metrics(params, dataset, AS_IS)
     assert metrics == {
         "validation_loss": pytest.approx(-np.log(0.75)),
         "validation_auroc": 1.0,
-        "num_validation": 10,
+        "validation_accuracy": 1.0,
+        "num_validation": 20,
     }
+
+
+def test_the_share_of_right_predictions_does_not_tell_of_under_ten_outcomes():
+    # The model says the first class of everybody: what is left are those of the second.
+    for num_second, accuracy in ((9, None), (10, 0.75)):
+        labels = [1] * num_second + [0] * (3 * num_second)
+        params = ZERO | make_params(bias=[1, 0])
+        dataset = make_dataset(labels, splits=[VALIDATION] * len(labels))
+        metrics = validation_metrics(params, dataset, AS_IS)
+        assert metrics["validation_accuracy"] == accuracy
+        assert metrics["validation_loss"] is not None
+        assert metrics["num_validation"] == len(labels)
 
 
 def test_a_figure_that_the_validation_patients_do_not_define_is_none():
@@ -201,6 +214,7 @@ def test_a_figure_that_the_validation_patients_do_not_define_is_none():
     assert validation_metrics(ZERO, dataset, AS_IS) == {
         "validation_loss": pytest.approx(np.log(2)),
         "validation_auroc": None,
+        "validation_accuracy": 1.0,
         "num_validation": 12,
     }
 
@@ -213,7 +227,12 @@ def test_of_under_ten_validation_patients_nothing_leaves_however_many_their_admi
     patients = [row % num_patients for row in range(len(labels))]
     dataset = make_dataset(labels, splits=[VALIDATION] * len(labels), patients=patients)
     metrics = validation_metrics(ZERO, dataset, AS_IS)
-    assert metrics == {"validation_loss": None, "validation_auroc": None, "num_validation": None}
+    assert metrics == {
+        "validation_loss": None,
+        "validation_auroc": None,
+        "validation_accuracy": None,
+        "num_validation": None,
+    }
 
 
 def test_a_process_trains_with_one_thread():

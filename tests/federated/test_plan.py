@@ -13,7 +13,10 @@ from federated.errors import (
 )
 from federated.icd import vocabulary_sha256
 from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan, plan_sha256
+from federated.rounds import client_update, first_params
+from federated.scaling import feature_statistics, pooled_scaling
 from federated.schemas import feature_schema
+from tests.federated.builders import make_hospital
 
 PLAN = make_plan(target="risk_tier")
 CHANGES: dict[str, Any] = {
@@ -101,6 +104,30 @@ def test_defaults_stand_in_the_plan_and_are_not_another_hash():
         same = make_plan(target="risk_tier", strategy="fedprox", strategy_parameters={"mu": mu})
         assert same.to_json()["strategy_parameters"] == {"mu": 1.0}
         assert json.dumps(same.to_json()["strategy_parameters"]) == '{"mu": 1.0}'
+
+
+def test_a_plan_names_every_metric_that_leaves_the_hospital_with_an_update():
+    said = " ".join(PLAN.leaves_the_hospital)
+    dataset = make_hospital(200)
+    metrics = client_update(
+        PLAN,
+        first_params(PLAN, seed=0),
+        dataset,
+        pooled_scaling([feature_statistics(dataset)]),
+        seed=0,
+        round_number=1,
+        client_id="north",
+    ).metrics
+    words = {
+        "train_loss": "number of training examples and the mean loss on them",
+        "validation_loss": "the mean loss and AUROC",
+        "validation_auroc": "the mean loss and AUROC",
+        "validation_accuracy": "the accuracy",
+        "num_validation": "on the hospital's validation patients, if they are 10 or more, the number",
+    }
+    assert set(metrics) == set(words)
+    for name, phrase in words.items():
+        assert phrase in said, name
 
 
 def test_a_plan_says_when_control_variates_leave_the_hospital():

@@ -73,6 +73,7 @@ def test_work_done_again_gives_the_same_bits_and_the_same_metrics():
     assert set(first.metrics) == {
         "train_loss",
         "validation_loss",
+        "validation_accuracy",
         "validation_auroc",
         "num_validation",
     }

@@ -7,6 +7,7 @@ from tests.federated.builders import score
 
 
 def of_patients(num_patients, **models):
+    """Half of them with the outcome."""
     labels = [number % 2 for number in range(num_patients)]
     models = models or {"global": 0.5}
     return score(labels, **{model: [p] * num_patients for model, p in models.items()})
@@ -39,6 +40,17 @@ def test_rows_of_hospitals_are_joined_with_the_models_that_all_of_them_have():
 
 
 def test_of_nine_patients_nothing_is_measured():
-    assert of_patients(9).measure("global") == UNDEFINED
-    assert of_patients(10).measure("global").brier == pytest.approx(0.25)
-    assert of_patients(10).measure("local") == UNDEFINED
+    together = join([of_patients(4), of_patients(5)])
+    assert together.measure("global") == UNDEFINED
+    assert together.untold_because == "too few patients"
+    together = join([of_patients(5), of_patients(5)])
+    assert together.measure("global").brier == pytest.approx(0.25)
+    assert together.measure("local") == UNDEFINED
+
+
+def test_of_one_hospital_figures_are_told_where_every_outcome_has_ten_patients():
+    assert of_patients(19).measure("global") == UNDEFINED
+    assert of_patients(19).untold_because == "under 10 patients with one of the outcomes"
+    assert of_patients(20).measure("global").brier == pytest.approx(0.25)
+    # All together, where they are one hospital's, are that one's.
+    assert join([of_patients(19)]).measure("global") == UNDEFINED

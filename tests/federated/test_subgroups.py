@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def make_rows(**sizes):
 
 def test_a_group_of_nine_has_no_figures_and_the_next_smallest_none_either():
     labels, probabilities, patients, groups = make_rows(north=9, south=30, west=20)
-    found = by_subgroup(labels, probabilities, patients, groups)
+    found = by_subgroup(labels, probabilities, patients, groups, seed=0)
     assert (found["north"].num_patients, found["north"].metrics) == (None, UNDEFINED)
     assert (found["west"].num_patients, found["west"].metrics) == (None, UNDEFINED)
     assert found["south"].num_patients == 30
@@ -118,10 +119,63 @@ def test_a_group_of_nine_has_no_figures_and_the_next_smallest_none_either():
     assert found["north"].to_json()["auroc"] is None
 
 
+def with_outcome(**groups):
+    """Groups of so many patients, of whom so many have the outcome."""
+    labels = [number < ill for size, ill in groups.values() for number in range(size)]
+    _, *rest = make_rows(**{name: size for name, (size, _) in groups.items()})
+    return np.array(labels, np.int8), *rest
+
+
+def test_a_group_with_nine_deaths_has_no_figures_nor_has_the_smallest_beside_it():
+    found = by_subgroup(
+        *with_outcome(young=(99, 9), middle=(200, 50), old=(300, 90)), num_resamples=50, seed=0
+    )
+    assert {name: each.num_patients for name, each in found.items()} == {
+        "young": 99,
+        "middle": 200,
+        "old": 300,
+    }
+    told = {name: each.metrics.accuracy is not None for name, each in found.items()}
+    # Of all less the old and the middle, the nine would be left.
+    assert told == {"young": False, "middle": False, "old": True}
+    assert set(found["young"].to_json()["intervals"].values()) == {None}
+    enough = by_subgroup(
+        *with_outcome(young=(99, 10), middle=(200, 50), old=(300, 90)), num_resamples=50, seed=0
+    )
+    assert all(each.metrics.accuracy is not None for each in enough.values())
+
+
+def test_groups_are_hidden_until_those_without_figures_have_ten_of_each_outcome_together():
+    def told(**groups):
+        found = by_subgroup(*with_outcome(**groups), num_resamples=50, seed=0)
+        return {name for name, each in found.items() if each.metrics.brier is not None}
+
+    # 4 and 3 deaths are 7 together; 4 and 7 are eleven.
+    assert told(a=(50, 4), b=(60, 3), c=(70, 30), d=(80, 40)) == {"d"}
+    assert told(a=(50, 4), b=(60, 7), c=(70, 30), d=(80, 40)) == {"c", "d"}
+    # Of one sex alone nobody died.
+    assert told(female=(60, 0), male=(70, 30)) == set()
+
+
+def test_the_figures_of_a_group_have_intervals():
+    labels, probabilities, patients, groups = make_rows(north=300, south=200)
+    found = by_subgroup(labels, probabilities, patients, groups, seed=0)
+    for name, each in found.items():
+        rows = groups == name
+        figures: dict[str, Any] = measure(labels[rows], probabilities[rows]).to_json()
+        for figure, interval in each.intervals.items():
+            assert interval is not None
+            assert interval.low < interval.estimate < interval.high
+            assert interval.estimate == pytest.approx(figures[figure], abs=1e-6)
+        error = (figures["accuracy"] * (1 - figures["accuracy"]) / rows.sum()) ** 0.5
+        accuracy = each.to_json()["intervals"]["accuracy"]
+        assert accuracy["high"] - accuracy["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
 def test_a_group_counts_patients_and_not_admissions():
     labels, probabilities, patients, groups = make_rows(north=30, south=30)
     patients[:30] //= 4  # eight patients
-    found = by_subgroup(labels, probabilities, patients, groups)
+    found = by_subgroup(labels, probabilities, patients, groups, seed=0)
     assert found["north"].num_patients is None
 
 

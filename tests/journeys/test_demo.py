@@ -95,9 +95,9 @@ def test_one_command_trains_serves_refuses_a_second_start_and_leaves_nothing(
     assert_report_is_complete(demo)
 
 
-def assert_documented_calls_work(port: int) -> None:
-    """Every block of docs/api.md, pasted one after the other."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/api.md").read_text(), re.DOTALL)
+def paste(document: str, port: int) -> str:
+    """What every block of a document prints, pasted one after the other."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     session = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
         env={**os.environ, "SITE": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1"},
@@ -108,7 +108,12 @@ def assert_documented_calls_work(port: int) -> None:
     )
     assert session.returncode == 0, session.stdout + session.stderr
     assert '"type":' not in session.stdout, session.stdout  # no answer but the last was an error
-    assert session.stdout.count('"predicted_risk"') >= 3  # by v1, by global and by own model
+    return session.stdout
+
+
+def assert_documented_calls_work(port: int) -> None:
+    printed = paste("docs/api.md", port)
+    assert printed.count('"predicted_risk"') >= 3  # by v1, by global and by own model
 
 
 def assert_no_training_library_in_web_processes(demo: Demo) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.product import Demo, running_demo, wait_for
-from tests.journeys.test_demo import FIGURES, Browser, free_port, serves
+from tests.journeys.test_demo import FIGURES, Browser, free_port, paste, serves
 from tests.shared_data import shared_data
 
 pytestmark = pytest.mark.journey
@@ -61,6 +61,7 @@ def test_three_kinds_of_nodes_learn_one_model_and_the_site_shows_it_at_work(tmp_
         assert predict(port, **BODY | {"aqi": 300, "chronic": 1})["risk_score"] > 0.9
         assert predict(port, aqi=20)["risk_score"] < predict(port, aqi=300)["risk_score"]
 
+        assert paste("docs/health-api.md", port).count('"risk_score"') == 3
         assert "risk" in Browser(port).get("/health/")
         officer = Browser(port)
         assert "Lahore" in officer.log_in("health", "health")

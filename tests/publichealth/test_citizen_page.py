@@ -140,7 +140,11 @@ def test_the_numbers_are_no_longer_kept_once_the_box_is_empty(client):
     assert "Forget them" not in response.content.decode()
 
 
-@pytest.mark.parametrize("value", ["", "nonsense", signing.dumps({"aqi": 1})])
+@pytest.mark.parametrize(
+    "value",
+    ["", "nonsense", signing.dumps({"aqi": 1})],
+    ids=["empty", "nonsense", "another salt"],  # a signature differs with every start
+)
 def test_a_cookie_that_is_not_ours_is_not_read(client, value):
     make_serving()
     client.cookies[COOKIE] = value

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from redis.exceptions import RedisError
 
 from federated.readings import INPUT_NAMES
 from publichealth import rate_limit
@@ -180,9 +181,11 @@ def test_a_batch_has_its_form(body):
 # How often
 
 
+@pytest.mark.parametrize("is_embedded", [True, False])
 @pytest.mark.parametrize("path", PATHS)
-def test_who_asks_too_often_is_told_to_wait(path, settings):
+def test_who_asks_too_often_is_told_to_wait(path, is_embedded, settings):
     settings.PREDICT_RATE = "3/hour"
+    settings.EMBEDDED = is_embedded  # else counted in the cache
     make_serving()
     for _ in range(3):
         ask(TODAY, path)
@@ -206,6 +209,16 @@ def test_a_window_ends(settings, monkeypatch):
     assert rate_limit.seconds_to_wait(request) == 6
     now = 6060.0
     assert rate_limit.seconds_to_wait(request) == 0
+
+
+def test_a_cache_that_does_not_answer_stops_nobody(settings, monkeypatch):
+    def refuse(*args):
+        raise RedisError("gone")
+
+    settings.EMBEDDED = False
+    settings.PREDICT_RATE = "0/minute"
+    monkeypatch.setattr(rate_limit.shared, "incr", refuse)
+    assert rate_limit.seconds_to_wait(RequestFactory().post("/predict")) == 0
 
 
 def test_a_batch_counts_for_each_twenty_readings(settings):

@@ -1,6 +1,9 @@
+from pathlib import Path
 from typing import Any
 
-from techlife.demonstration import table
+import pytest
+
+from techlife.demonstration import import_hospitals, table
 
 MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
 
@@ -35,3 +38,25 @@ def test_the_table_tells_no_small_count_and_the_figures_from_histograms() -> Non
     assert lines[4:] == [
         "AUROC over all hospitals from exchanged score histograms 0.652 (0.651 to 0.653 possible)"
     ]
+
+
+@pytest.mark.django_db
+def test_the_import_counts_no_few_rows_and_points_to_none_of_them(tmp_path: Path) -> None:
+    """One code that no list has, and ten more that lack their leading zero."""
+    folder = tmp_path / "envoys" / "north"
+    folder.mkdir(parents=True)
+    codes = [("E1199", 10), *[("38", 9)] * 10]
+    rows = [f"p{n},a{n},1,{code},{version}" for n, (code, version) in enumerate(codes)]
+    (folder / "diagnoses_icd.csv").write_text(
+        "\n".join(["subject_id,hadm_id,seq_num,icd_code,icd_version", *rows])
+    )
+    said: list[str] = []
+    import_hospitals(tmp_path, said.append)
+    assert said[0] == "  north: 11 admissions, 11 diagnoses"
+    few = [line for line in said if "under 10 ×" in line]
+    many = [line for line in said if line.strip().startswith(("10 ×", "11 ×"))]
+    assert len(few) == 1
+    assert "E1199" not in few[0]
+    assert "line" not in few[0]
+    assert any(", for instance 38 " in line for line in many)
+    assert len(few) + len(many) == len(said) - 1

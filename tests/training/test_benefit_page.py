@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from envoys.models import User
 from tests.factories import make_choice, make_envoy, make_participant, make_run, make_user
-from training.models import TrainingRun
+from training.models import Study, TrainingRun
 
 # In tests nothing has been collected for WhiteNoise to serve.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
@@ -43,6 +43,24 @@ def gain(name: str, **values: Any) -> dict[str, Any]:
             )
         },
         **values,
+    }
+
+
+def from_histograms(of_global: float, of_local: float, bound: float) -> dict[str, Any]:
+    def figure(value: float) -> dict[str, Any]:
+        interval = {"estimate": value, "low": value - 0.01, "high": value + 0.01}
+        return {
+            "value": value,
+            "low": value - bound,
+            "high": value + bound,
+            "interval": interval,
+        }
+
+    gain = of_global - of_local
+    return {
+        **figure(of_global),
+        "by_model": {"local": figure(of_local), "global": figure(of_global)},
+        "difference": {"estimate": gain, "low": gain - 0.004, "high": gain + 0.004},
     }
 
 
@@ -88,10 +106,26 @@ REPORT: dict[str, Any] = {
         "total": None,
         "macro_f1": 0.654,
     },
-    "subgroups": {"age": [], "sex": []},
+    "subgroups": {
+        "age": [
+            {
+                "name": "40–64",
+                "num_patients": 1100,
+                "auroc": 0.71,
+                "auprc": 0.4,
+                "accuracy": 0.8,
+                "brier": 0.15,
+                "intervals": {
+                    figure: {"estimate": middle, "low": middle - 0.03, "high": middle + 0.03}
+                    for figure, middle in (("auroc", 0.71), ("auprc", 0.4), ("brier", 0.15))
+                },
+            }
+        ],
+        "sex": [],
+    },
     "from_histograms": {
-        "auroc": {"value": 0.652, "low": 0.651, "high": 0.653},
-        "auprc": {"value": 0.203, "low": 0.178, "high": 0.248},
+        "auroc": from_histograms(0.652, 0.641, 0.002),
+        "auprc": from_histograms(0.203, 0.198, 0.04),
     },
     "by_hospital": [
         {
@@ -103,10 +137,12 @@ REPORT: dict[str, Any] = {
                     "intercept": -0.05,
                     "in_the_large": 0.0,
                     "slope_interval": {"estimate": 0.91, "low": 0.71, "high": 1.11},
+                    "intercept_interval": {"estimate": -0.05, "low": -0.25, "high": 0.15},
                 }
             ],
             "confusion": [[81, 19], [30, 50]],
             "macro_f1": 0.612,
+            "macro_f1_interval": {"estimate": 0.612, "low": 0.58, "high": 0.64},
         },
         {"name": "Beta", "calibration": [], "confusion": None, "macro_f1": None},
     ],
@@ -176,19 +212,73 @@ def test_the_page_shows_how_good_the_global_model_is_at_each_hospital(run):
         "0.300 0.250 to 0.350",
         "0.200 0.180 to 0.220",
         "0.600 0.550 to 0.650",
-        "0.612",
-        "High: slope 0.91 0.71 to 1.11 , intercept -0.05",
+        "0.612 0.580 to 0.640",
+        "High: slope 0.91 0.71 to 1.11 , intercept -0.05 -0.25 to 0.15",
     ]
     # Of all together a cell of the matrix is hidden: no Macro-F1.
     assert cells_of(html, "All test patients together")[1][4] == "–"
     assert "Confusion matrix, Alpha" in html
     assert cells_of(html, "Low")[0] == ["81", "19"]
     assert "Confusion matrix, Beta" not in html
-    for sentence in (
-        "AUROC over all hospitals from exchanged score histograms 0.652 (0.651 to 0.653 possible).",
-        "AUPRC over all hospitals from exchanged score histograms 0.203 (0.178 to 0.248 possible).",
-    ):
-        assert sentence in html
+    assert cells_of(html, "Age: 40–64") == [
+        ["1,100", "0.710 0.680 to 0.740", "0.400 0.370 to 0.430", "0.150 0.120 to 0.180"]
+    ]
+
+
+@pytest.mark.parametrize("page", ["training:run-benefit", "training:run-detail"])
+def test_both_pages_compare_the_models_by_exchanged_score_histograms(run, page):
+    client = client_of(make_user(User.Role.DATA_SCIENTIST))
+    html = " ".join(client.get(reverse(page, args=[run.pk])).content.decode().split())
+    assert cells_of(html, "Local") == [
+        [
+            "0.641 0.631 to 0.651 0.639 to 0.643 possible",
+            "0.198 0.188 to 0.208 0.158 to 0.238 possible",
+        ]
+    ]
+    assert cells_of(html, "Global") == [
+        [
+            "0.652 0.642 to 0.662 0.650 to 0.654 possible",
+            "0.203 0.193 to 0.213 0.163 to 0.243 possible",
+        ]
+    ]
+    assert cells_of(html, "Global minus local") == [
+        ["0.011 0.007 to 0.015", "0.005 0.001 to 0.009"]
+    ]
+    assert cells_of(html, "Pooled") == []
+
+
+def test_a_report_with_the_global_models_histograms_alone_is_still_shown(run):
+    report = copy.deepcopy(REPORT)
+    report["from_histograms"] = {
+        "auroc": {"value": 0.652, "low": 0.651, "high": 0.653},
+        "auprc": None,
+    }
+    TrainingRun.objects.update(report=report)
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert cells_of(html, "Global") == [["0.652 0.651 to 0.653 possible", "–"]]
+    assert "Global minus local" not in html
+
+
+def test_the_page_names_the_strategy_and_the_model_in_use_in_words(run):
+    make_choice(run, run.participants.get(envoy__name="Alpha").envoy, kind="GLOBAL", reason="So")
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert "FedAvg, 3 rounds" in html
+    assert "In use: the federation&#x27;s model. So." in html
+
+
+@pytest.mark.parametrize(("target", "is_told"), [("risk_tier", True), ("readmitted_30d", False)])
+def test_of_three_classes_the_page_says_what_the_figures_are_over(run, target, is_told):
+    report = copy.deepcopy(REPORT)
+    if is_told:
+        counts = {name: [None] * 3 for name in ("row_totals", "column_totals")}
+        report["confusion"] |= {"classes": ["Low", "Medium", "High"], "cells": [[None] * 3] * 3}
+        report["confusion"] |= counts
+        report["by_hospital"][0]["confusion"] = None
+    TrainingRun.objects.update(report=report)
+    Study.objects.update(target=target)
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert html.count("the mean over the classes, each against the rest") == 3 * is_told
+    assert html.count("from 0 to 2") == 2 * is_told
 
 
 def test_the_counts_of_examples_are_those_of_the_runs_page(run):

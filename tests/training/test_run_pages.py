@@ -243,7 +243,9 @@ def test_a_mean_waits_for_its_round_to_close_and_a_refused_update_counts_for_not
 def report(*names, num_examples=1234):
     def figures(first):
         aurocs = {"rule_of_thumb": first, "local": first + 0.1, "global": first + 0.15}
-        return {name: {"auroc": auroc, "accuracy": 0.6} for name, auroc in aurocs.items()} | {"pooled": None}
+        return {name: {"auroc": auroc, "accuracy": 0.6} for name, auroc in aurocs.items()} | {
+            "pooled": None
+        }
 
     return {
         "num_examples": num_examples,
@@ -327,7 +329,10 @@ def test_a_report_shows_intervals_the_gain_in_words_and_how_good_the_global_mode
 ):
     TrainingRun.objects.filter(pk=run.pk).update(report=full_report("Alpha", "Beta"))
     text = text_of(client.get(url("training:run-detail", run)))
-    assert "Alpha 1,234 0.600 0.700 0.380 to 0.420 0.750 0.380 to 0.420 – – +0.050" in text
+    assert (
+        "Alpha 1,234 0.600 0.700 0.380 to 0.420 0.750 0.380 to 0.420 – – +0.050 0.380 to 0.420"
+        in text
+    )
     assert "All test patients together: The global model beats the hospitals' own by 0.05." in (
         text.replace("&#x27;", "'")
     )
@@ -337,6 +342,21 @@ def test_a_report_shows_intervals_the_gain_in_words_and_how_good_the_global_mode
     assert "1,020" not in text  # the matrix hides cells
     assert "Macro-F1 is –, accuracy 0.600." in text
     assert "Age: 40–64 1,100 0.710 0.400 0.200 Age: 18–39 – – – –" in text
+
+
+def test_a_gain_is_highlighted_only_where_it_is_more_than_chance(client, scientist, run):
+    made = full_report("Alpha", "Beta")
+    differences = [{"estimate": 0.05, "low": low, "high": 0.1} for low in (0.01, -0.01)]
+    for gain, difference in zip(made["benefit"]["envoys"], differences, strict=True):
+        gain["difference"] = difference
+    made["benefit"]["pooled_test"]["difference"] = None
+    TrainingRun.objects.filter(pk=run.pk).update(report=made)
+    html = " ".join(client.get(url("training:run-detail", run)).content.decode().split())
+    assert html.count('class="gain"') == 1
+    assert '<span class="gain">+0.050</span>' in html
+    assert "0.010 to 0.100" in html
+    assert "<span>+0.050</span> <span" in html  # Beta's, with its interval
+    assert "-0.010 to 0.100" in html
 
 
 def test_a_doctor_sees_the_gain_of_their_own_hospital_and_of_all_together(client, run, alpha):

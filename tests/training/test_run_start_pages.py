@@ -2,6 +2,7 @@ import pytest
 from django.urls import reverse
 
 from envoys.models import AuditEvent, Envoy, User
+from federated.plan import MAX_SEED
 from tests.factories import (
     make_assignment,
     make_envoy,
@@ -116,6 +117,8 @@ def test_a_refused_start_says_why_and_keeps_what_was_filled_in(
     assert f'value="{hospitals[0].pk}" checked' not in page
     response = client.post(CREATE, run_values(study, plan, [], deadline_minutes=0))
     assert "greater than or equal to 1" in text_of(response)
+    response = client.post(CREATE, run_values(study, plan, hospitals, seed=MAX_SEED + 1))
+    assert f"less than or equal to {MAX_SEED}" in text_of(response)
     assert not TrainingRun.objects.exists()
 
 

@@ -152,6 +152,7 @@ def test_what_came_of_a_run_names_who_sent_what(queue, hospitals):
         "train_loss",
         "validation_loss",
         "validation_auroc",
+        "validation_accuracy",
         "num_validation",
         "seconds",
     }

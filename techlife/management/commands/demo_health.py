@@ -22,7 +22,8 @@ from training.arrays import open_snapshot
 from training.models import ModelVersion, ReceivedUpdate, TrainingRun
 
 # Most inputs are known to one kind of node, and the mean over nodes shortens what it has learned of
-# them. Chosen, with the defaults below, on rows drawn anew: docs/health.md.
+# them. Chosen, with the defaults below, on rows drawn anew; where all nodes know the same inputs, as
+# in NHANES, it diverges: docs/health.md.
 SERVER_RATE = "server_learning_rate=2"
 NHANES_FILE = "nhanes_adults.csv.gz"
 
@@ -68,7 +69,8 @@ class Command(DemonstrationCommand):
             raise CommandError(
                 f"--target: {options['target']} is about diagnoses; `make demo` trains it"
             )
-        if options["strategy"] == "scaffold" and not options["strategy_parameter"]:
+        is_default = options["strategy"] == "scaffold" and not options["strategy_parameter"]
+        if is_default and not data:
             options["strategy_parameter"] = [SERVER_RATE]
         check_run_options(options)
         if data:

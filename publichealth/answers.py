@@ -20,8 +20,7 @@ class InvalidAskedError(FederatedError):
     """A question that cannot be answered: what is wrong with which field."""
 
     def __init__(self, errors: dict[str, list[str]], detail: str = "") -> None:
-        field = next(iter(errors), "")
-        super().__init__(detail or f"{field}: {errors[field][0]}")
+        super().__init__(detail or next(iter(errors.values()))[0])  # it names its field
         self.errors = errors
 
 

@@ -35,9 +35,7 @@ router.register(
     publichealth.RetrainingProposalViewSet,
     basename="retraining-proposal",
 )
-router.register(
-    "alert-thresholds", publichealth.AlertThresholdViewSet, basename="alert-threshold"
-)
+router.register("alert-thresholds", publichealth.AlertThresholdViewSet, basename="alert-threshold")
 router.register("tasks", envoys.TaskViewSet, basename="task")
 router.register("workers", envoys.WorkerViewSet, basename="worker")
 
@@ -51,9 +49,7 @@ urlpatterns = [
     path("hospital", inference.HospitalSummaryView.as_view(), name="hospital-summary"),
     path("federation", training.FederationSummaryView.as_view(), name="federation-summary"),
     path("health-risk", publichealth.HealthRiskView.as_view(), name="health-risk"),
-    path(
-        "health-risk/batch", publichealth.HealthRiskBatchView.as_view(), name="health-risk-batch"
-    ),
+    path("health-risk/batch", publichealth.HealthRiskBatchView.as_view(), name="health-risk-batch"),
     path("public-health", publichealth.PublicHealthView.as_view(), name="public-health"),
     path("", include(router.urls)),
 ]

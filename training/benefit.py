@@ -9,7 +9,6 @@ from typing import Any
 
 from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
-from federated.strategies import strategy_named
 from federated.targets import target_named
 from training.models import ModelChoice, ModelVersion, TrainingRun
 from training.progress import (
@@ -81,10 +80,6 @@ class Benefit:
     @property
     def has_many_classes(self) -> bool:
         return len(target_named(self.run.study.target).classes) > 2
-
-    @property
-    def strategy_title(self) -> str:
-        return strategy_named(self.run.strategy).title
 
     @property
     def gains(self) -> list[Gain]:

@@ -118,6 +118,18 @@ class StudyMembership(models.Model):
     def __str__(self) -> str:
         return f"{self.envoy} on plan {self.plan_sha256[:12]}"
 
+    @property
+    def strategy_title(self) -> str:
+        return _title_of(self.plan.get("strategy", ""))
+
+
+def _title_of(strategy: str) -> str:
+    """As people write it; a strategy that this version does not know, as it was stored."""
+    from federated.strategies import strategies  # it loads NumPy, which setting up need not
+
+    titles = {each.name: each.title for each in strategies()}
+    return titles.get(strategy, strategy)
+
 
 class RunQuerySet(models.QuerySet["TrainingRun"]):
     def active(self) -> Self:
@@ -180,6 +192,10 @@ class TrainingRun(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in (self.Status.PREPARING, self.Status.TRAINING)
+
+    @property
+    def strategy_title(self) -> str:
+        return _title_of(self.strategy)
 
     @property
     def is_being_reported(self) -> bool:

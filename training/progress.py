@@ -20,7 +20,6 @@ from django.utils.safestring import SafeString
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
 from federated.intervals import MAX_PLACES
-from federated.strategies import strategy_named
 from federated.suppression import suppress
 from training.models import (
     ReceivedUpdate,
@@ -279,10 +278,6 @@ class RunProgress:
         """The rows whose gain is told in words, all patients together first."""
         rows = [self.pooled_row] if self.pooled_row else []
         return [row for row in [*rows, *self.report_rows] if row.sentence]
-
-    @property
-    def strategy_title(self) -> str:
-        return strategy_named(self.run.strategy).title
 
     @property
     def num_taking_part(self) -> int:

@@ -12,13 +12,13 @@ from federated.outcome_codes import (
 from tests.federated.builders import make_record, small_plan
 
 
-def write_cohort(data_dir, num_patients=90):
+def write_cohort(data_dir, numbers=range(90)):
     """Of each hospital's patients every third died, and has the code of cardiac arrest."""
     for name in ("north", "south"):
         envoy = data_dir / "envoys" / name
         envoy.mkdir(parents=True)
         diagnoses, outcomes = [], []
-        for number in range(num_patients):
+        for number in numbers:
             patient, died = f"{name}{number}", number % 3 == 0
             diagnoses.append(f"{patient},{patient},1,I10,10")
             diagnoses.append(f"{patient},{patient},2,{'I469' if died else 'I119'},10")
@@ -48,8 +48,8 @@ def test_a_model_that_is_given_the_outcome_knows_it_and_the_study_is_not_given_i
 def test_of_under_ten_test_patients_no_auroc_is_told(tmp_path):
     plan = small_plan(target="died_in_hospital")
     told = []
-    for num_patients in (22, 90):  # of each of two hospitals; 15 % are test patients
-        data_dir = write_cohort(tmp_path / str(num_patients), num_patients)
+    for numbers in (range(7, 31), range(90)):  # six of the first are test patients
+        data_dir = write_cohort(tmp_path / str(numbers), numbers)
         hospitals = {files.client_id: files for files in find_envoys(data_dir)}
         found = compare_outcome_codes(hospitals, plan, seed=0)
         told.append((found.without.auroc is not None, found.with_codes.interval is not None))

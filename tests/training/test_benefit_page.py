@@ -263,6 +263,10 @@ def test_the_page_names_the_strategy_and_the_model_in_use_in_words(run):
     make_choice(run, run.participants.get(envoy__name="Alpha").envoy, kind="GLOBAL", reason="So")
     html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
     assert "FedAvg, 3 rounds" in html
+    page = client_of(make_user(User.Role.DATA_SCIENTIST)).get(
+        reverse("training:run-detail", args=[run.pk])
+    )
+    assert "<dt>Strategy</dt><dd>FedAvg</dd>" in page.content.decode()
     assert "In use: the federation&#x27;s model. So." in html
 
 

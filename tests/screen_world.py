@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from diagnoses.models import Admission
 from envoys.models import User, WorkerSign
+from publichealth.services.readings import record_readings
+from publichealth.services.synthetic_nodes import CITY_MONITORS, last_day_of_cities, open_node
 from techlife import demonstration
 from techlife.page_bench import Bench, get_routes
 from techlife.page_world import PageWorld, make_small_world
@@ -26,6 +28,8 @@ def prepare(folder: Path) -> tuple[list[Screen], dict[str, str]]:
     world = make_small_world(folder, scale=SCALE, num_rounds=NUM_ROUNDS)
     administrator = User.objects.get(username=demonstration.ADMINISTRATOR)
     _let_something_wait(world)
+    monitors = open_node(CITY_MONITORS.name, CITY_MONITORS.kind)
+    record_readings(monitors, last_day_of_cities(seed=0))
     sessions = {
         "doctor": _session_of(world.doctor),
         "data scientist": _session_of(world.scientist),

@@ -542,6 +542,12 @@ ACTIONS: tuple[Action, ...] = (
         call_only="pages show figures of them, not rows",
     ),
     action(
+        "see the node at a glance",
+        C.PATIENTS,
+        "GET publichealth:node-dashboard",
+        "GET api:node-summary",
+    ),
+    action(
         "record readings",
         C.PATIENTS,
         "POST api:reading-list",

@@ -8,7 +8,7 @@ from typing import Any
 
 import django_filters
 from django import forms
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.http import Http404
@@ -110,6 +110,8 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
         return _answer(status.HTTP_400_BAD_REQUEST, "invalid", detail, errors)
     if isinstance(error, CohortError):
         return _answer(400, "invalid", str(error), {"files": [str(p) for p in error.problems]})
+    if isinstance(error, RequestDataTooBig):
+        return _answer(413, "too_large", "The body is too large: send less at once.")
     for kind, code, word in (
         (KeyUsedError, status.HTTP_422_UNPROCESSABLE_ENTITY, "key_used"),
         (NotNowError, status.HTTP_409_CONFLICT, "conflict"),

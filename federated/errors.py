@@ -17,6 +17,10 @@ class InvalidValueError(FederatedError):
         self.problems = problems
 
 
+class UnusedInputsError(FederatedError):
+    """A reading of nothing that any node's training rows knew."""
+
+
 class InvalidRowError(InvalidValueError):
     """A row with such fields, and whose it is: empty where that cannot be read either."""
 

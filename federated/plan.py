@@ -13,7 +13,7 @@ from federated.schemas import feature_schema
 from federated.strategies import FedProxParameters, StrategyParameters, strategy_named
 from federated.strategies.averaging import MU_RANGE
 from federated.strategies.parameters import Parameters, real, whole
-from federated.targets import target_named
+from federated.targets import READINGS, target_named
 
 MAX_SEED = 2**31 - 1
 
@@ -110,10 +110,27 @@ LEAVES_THE_HOSPITAL = (
     "every round: on the hospital's validation patients, if they are 10 or more, the number of"
     " their admissions, the mean loss and AUROC; and the accuracy, if as many have each outcome",
 )
+READINGS_LEAVE = (
+    "round 0: count, mean and squared deviations of each input, and which outcomes occur",
+    "every round: the change of the model's parameters, the number of training readings and the"
+    " mean loss on them",
+    "every round: on the node's validation people, if they are 10 or more, the number of their"
+    " readings, the mean loss and AUROC; and the accuracy, if as many have each outcome",
+    "once a version is released: of the training readings, each input's mean, deviation and"
+    " histogram, in bins of 10 people or more, to tell drift by",
+    "once a version is released: of the validation readings, sums to calibrate it by and histograms"
+    " of its scores, in bins of 10 people or more",
+)
 CONTROLS_LEAVE_TOO = (
     "every round: the change of the hospital's control variate, an estimate of the mean gradient"
     " over its training examples, with as many numbers as the model has",
 )
+READINGS_CONTROLS_LEAVE_TOO = (
+    "every round: the change of the node's control variate, an estimate of the mean gradient over"
+    " its training readings, with as many numbers as the model has",
+)
+STAYS_IN_THE_HOSPITAL = ("every row of every patient",)
+READINGS_STAY = ("every reading of every person",)
 
 
 @dataclass(frozen=True)
@@ -134,7 +151,7 @@ class TrainingPlan:
     schema_sha256: str
     vocabulary_sha256: str
     leaves_the_hospital: tuple[str, ...] = LEAVES_THE_HOSPITAL
-    stays_in_the_hospital: tuple[str, ...] = ("every row of every patient",)
+    stays_in_the_hospital: tuple[str, ...] = STAYS_IN_THE_HOSPITAL
 
     def __post_init__(self) -> None:
         target_named(self.target)
@@ -214,7 +231,7 @@ def make_plan(
     min_examples: int = 20,
     min_contributors: int = 3,
 ) -> TrainingPlan:
-    """A plan on admissions.
+    """A plan on admissions, or on readings where the dataset says so.
 
     Args:
         strategy_parameters: those that are not to have their default.
@@ -224,6 +241,11 @@ def make_plan(
     """
     schema = feature_schema(target)
     chosen = strategy_named(strategy)
+    leaves, controls, stays = (
+        (READINGS_LEAVE, READINGS_CONTROLS_LEAVE_TOO, READINGS_STAY)
+        if dataset == READINGS
+        else (LEAVES_THE_HOSPITAL, CONTROLS_LEAVE_TOO, STAYS_IN_THE_HOSPITAL)
+    )
     return TrainingPlan(
         study=study,
         dataset=dataset,
@@ -238,6 +260,6 @@ def make_plan(
         min_contributors=min_contributors,
         schema_sha256=schema.sha256,
         vocabulary_sha256=schema.vocabulary_sha256,
-        leaves_the_hospital=LEAVES_THE_HOSPITAL
-        + (CONTROLS_LEAVE_TOO if chosen.uses_controls else ()),
+        leaves_the_hospital=leaves + (controls if chosen.uses_controls else ()),
+        stays_in_the_hospital=stays,
     )

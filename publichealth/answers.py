@@ -2,11 +2,11 @@
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envoys.errors import StorageError
-from federated.errors import FederatedError, InvalidValueError
+from federated.errors import FederatedError, InvalidValueError, UnusedInputsError
 from federated.readings import INPUTS, input_named
 from publichealth.advice import advice_for
 from publichealth.services.serving import ServedModel, served_model
@@ -119,8 +119,14 @@ def check_batch(body: Any) -> list[dict[str, float]]:
 
 
 def answer(served: ServedModel, values: Mapping[str, float]) -> dict[str, Any]:
-    """The risk of one reading, what drives it, and what to do."""
-    assessed = served.assess(values)
+    """The risk of one reading, what drives it, and what to do.
+
+    Raises InvalidAskedError: the model was trained with none of its inputs.
+    """
+    try:
+        assessed = served.assess(values)
+    except UnusedInputsError as error:
+        raise InvalidAskedError({}, f"{error} Give one of {', '.join(served.inputs)}.") from error
     is_high = served.is_high(assessed.risk)
     raising = [driver.input for driver in assessed.drivers if driver.change > 0]
     return {
@@ -135,6 +141,22 @@ def answer(served: ServedModel, values: Mapping[str, float]) -> dict[str, Any]:
             }
             for driver in assessed.drivers
         ],
+        "ignored": assessed.ignored,
         "model_version": served.name,
         "advice": advice_for(values, is_high=is_high, drivers=raising),
     }
+
+
+def answer_all(
+    served: ServedModel, readings: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """The answers in the order of the readings. Raises InvalidAskedError, with all that is wrong."""
+    found, errors = [], {}
+    for number, values in enumerate(readings):
+        try:
+            found.append(answer(served, values))
+        except InvalidAskedError as error:
+            errors[f"readings.{number}"] = [str(error)]
+    if errors:
+        raise InvalidAskedError(errors)
+    return found

@@ -12,6 +12,7 @@ class PublicHealthConfig(AppConfig):
         from inference.services import erasure
         from publichealth.datasets import SOURCE
         from publichealth.models import DriftCheck, Reading, Serving
+        from publichealth.services.drift import forget_trained_on
         from publichealth.tasks import check_drift_task, prepare_serving_task
 
         work.register(
@@ -22,5 +23,6 @@ class PublicHealthConfig(AppConfig):
         )
         work.register(DriftCheck, check_drift_task, title="Drift check")
         datasets.register("readings", SOURCE)
-        erasure.register(DriftCheck)
-        erasure.register(Reading)
+        erasure.register(DriftCheck, title="Drift checks")
+        erasure.register(Reading, title="Readings", is_of_people=True)
+        erasure.register_forgetting(forget_trained_on)

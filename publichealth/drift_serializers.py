@@ -67,7 +67,8 @@ class DriftCheckCreateSerializer(serializers.Serializer[Any]):
     envoys = serializers.ListField(
         child=IdField(),
         required=False,
-        help_text="numbers of nodes; where not given every one with readings",
+        allow_empty=False,
+        help_text="numbers of nodes, one at least; where not given every one with readings",
     )
 
 

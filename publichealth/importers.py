@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -113,11 +113,16 @@ def _check(path: Path, file_format: FileFormat) -> tuple[Imported, set[str], int
     for place, site, reading in file_format.read(path, refuse):
         problems = problems_of([reading])
         if problems:
-            refuse("\n".join(f"{place}: {problem.text}" for problem in problems))
+            refuse(_one_line(place, [problem.text for problem in problems]))
         else:
             num_good += 1
             sites.add(site)
     return imported, sites, num_good
+
+
+def _one_line(place: str, problems: Sequence[str]) -> str:
+    """All that is wrong with a row, since rows are counted."""
+    return f"{place}: {'; '.join(problems)}"
 
 
 def _good(path: Path, file_format: FileFormat) -> FoundReadings:
@@ -164,7 +169,7 @@ def read_csv(path: Path, refuse: Refuse) -> FoundReadings:
         outcome = _kept(problems, partial(_parse_outcome, row["outcome"]))
         tier = _kept(problems, partial(parse_count, row["tier"], "tier", max(TIERS)))
         if problems or measured_at is None:
-            refuse("\n".join(f"{place}: {problem}" for problem in problems))
+            refuse(_one_line(place, problems))
             continue
         subject_id = row["subject_id"] or row["city"]
         yield place, "", NewReading(subject_id, measured_at, values, row["city"], outcome, tier)

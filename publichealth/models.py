@@ -15,6 +15,10 @@ class ReadingQuerySet(models.QuerySet["Reading"]):
             return self.none()
         return self.filter(envoy__in=Envoy.objects.visible_to(user))
 
+    def of_monitors(self) -> Self:
+        """Those whose subject is a place, as a monitor of the air reports them, and no person."""
+        return self.filter(envoy__kind=Envoy.Kind.ENVIRONMENT)
+
 
 class Reading(models.Model):
     """What a wearable, an air monitor or a clinic has measured once.
@@ -98,7 +102,8 @@ class Serving(LeasedWork):
     intercept = models.FloatField(default=0.0)
     threshold = models.FloatField(default=0.5)  # from this risk on it is called high
     num_validation = models.PositiveIntegerField(default=0)
-    # By input, its histogram and moments over the training rows of each node: {envoy id: {…}}.
+    # By input, its histogram and moments over the training rows of each node: {envoy id: {…}}. Of
+    # a node that was erased since, only in how many rows each input was known.
     training_distribution = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)
@@ -111,7 +116,9 @@ class Serving(LeasedWork):
 
 
 class HourlyFigures(models.Model):
-    """What the readings of a past hour add up to, by city: kept, since a day of readings is many.
+    """What monitors' readings of a past hour add up to, by city: kept, since a day's are many.
+
+    As `publichealth.tallies` counts them: no reading of a person is in it.
 
     A beat counts each hour of the last day again every minute, so that it follows readings that
     came late, were scored later, or were erased.

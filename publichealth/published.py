@@ -84,7 +84,7 @@ def predict_batch(request: HttpRequest) -> HttpResponse:
     if seconds := seconds_to_wait(request, num_calls=num_calls_of(readings) - 1):
         return _throttled(seconds)
     served = answers.model_to_answer_with()
-    return _answer({"predictions": [answers.answer(served, values) for values in readings]})
+    return _answer({"predictions": answers.answer_all(served, readings)})
 
 
 # What describes them, and is asked who may: see `envoys.middleware` and the API's description.

@@ -1,4 +1,7 @@
-"""What calls about the cities' risk and air, and about alert thresholds, take and answer."""
+"""What calls about the cities' risk and air, and about alert thresholds, take and answer.
+
+Of readings only monitors' are counted: `publichealth.tallies` says why.
+"""
 
 from typing import Any
 
@@ -163,7 +166,9 @@ class PublicHealthSerializer(serializers.Serializer[Any]):
     is_released = serializers.BooleanField(
         help_text="whether there is a released model; without one there is no risk"
     )
-    cities = CityFiguresSerializer(many=True)
+    cities = CityFiguresSerializer(
+        many=True, help_text="of readings of monitors; those of people are not told by city"
+    )
     alerts = AlertSerializer(many=True)
     thresholds = ThresholdSerializer(many=True)
     hours = serializers.ListField(

@@ -1,4 +1,11 @@
-"""What the readings of a city over some time add up to, counted by the database."""
+"""What the readings of a city's monitors over some time add up to, counted by the database.
+
+Readings are of two sorts. The subject of a node of air and weather is a monitor: a place. That of
+any other node is a person, and ten readings may be one person's, so none of them counts here:
+neither risk nor air, number or time of theirs is told by city. Of a monitor the air is told from
+its first reading, and a risk from ten on. The synthetic monitors of the cities report a made-up
+passer-by with each reading, under the monitor as the subject: nobody is told of there either.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -59,7 +66,7 @@ class Tally:
 
     @property
     def mean_risk(self) -> float | None:
-        """Of a few people there is no mean to show."""
+        """Of a few readings there is no mean to show."""
         return self.risk_sum / self.num_scored if self.num_scored >= MIN_PATIENTS else None
 
     @property
@@ -107,9 +114,10 @@ def added_by_city(spans: Iterable[dict[str, Tally]]) -> dict[str, Tally]:
 
 
 def tallies_between(start: datetime, end: datetime) -> dict[str, Tally]:
-    """By city, what was measured from `start` up to, not including, `end`; one query."""
+    """By city, what monitors measured from `start` up to, not including, `end`; one query."""
     rows = (
-        Reading.objects.filter(measured_at__gte=start, measured_at__lt=end)
+        Reading.objects.of_monitors()
+        .filter(measured_at__gte=start, measured_at__lt=end)
         .exclude(city="")
         .order_by()
         .values("city")

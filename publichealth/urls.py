@@ -1,10 +1,11 @@
 from django.urls import URLPattern, path
 
-from publichealth.views import citizen, drift, surveillance
+from publichealth.views import citizen, drift, nodes, surveillance
 
 app_name = "publichealth"
 urlpatterns: list[URLPattern] = [
     path("health/", citizen.citizen, name="citizen"),
+    path("node/", nodes.node_dashboard, name="node-dashboard"),
     path("public-health/", surveillance.dashboard, name="dashboard"),
     path("public-health/live/", surveillance.dashboard_live, name="dashboard-live"),
     path(

@@ -47,6 +47,7 @@ urlpatterns = [
     path("account/password", envoys.PasswordChangeView.as_view(), name="password-change"),
     path("me", envoys.MeView.as_view(), name="me"),
     path("hospital", inference.HospitalSummaryView.as_view(), name="hospital-summary"),
+    path("node", publichealth.NodeSummaryView.as_view(), name="node-summary"),
     path("federation", training.FederationSummaryView.as_view(), name="federation-summary"),
     path("health-risk", publichealth.HealthRiskView.as_view(), name="health-risk"),
     path("health-risk/batch", publichealth.HealthRiskBatchView.as_view(), name="health-risk-batch"),

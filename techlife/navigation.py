@@ -8,10 +8,19 @@ from django.urls import reverse
 
 from envoys.access import may_use
 from envoys.models import User
+from federated.targets import READINGS
 
 # title, page, the pages for which it is marked as the current one
 ENTRIES = (
-    ("Dashboard", "home", ("inference:hospital-dashboard", "training:federation-dashboard")),
+    (
+        "Dashboard",
+        "home",
+        (
+            "inference:hospital-dashboard",
+            "publichealth:node-dashboard",
+            "training:federation-dashboard",
+        ),
+    ),
     (
         "Patients",
         "inference:patient-list",
@@ -37,6 +46,12 @@ ENTRIES = (
     ),
     ("My risk", "publichealth:citizen", ()),
 )
+# What is about patients: a node of readings has none.
+OF_PATIENTS = (
+    "inference:patient-list",
+    "diagnoses:import-list",
+    "inference:inference-run-list",
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +76,16 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
 
 
 def _is_others(request: HttpRequest, page: str) -> bool:
-    """What somebody reads elsewhere.
+    """What somebody reads elsewhere, or has none of.
 
     A doctor reads about their own hospital on the dashboard; the list is for who sees several. An
-    officer's home is the public-health page.
+    officer's home is the public-health page. Who keeps a node of readings has no patients.
     """
     user = request.user
     if not isinstance(user, User):
         return False
+    if page in OF_PATIENTS and user.envoy is not None and user.envoy.dataset == READINGS:
+        return True
     of_several = page in ("training:envoy-list", "training:study-list")
     return (of_several and user.is_doctor) or (
         page == "home" and user.role == User.Role.PUBLIC_HEALTH

@@ -134,6 +134,7 @@ class Child:
     env: Mapping[str, str]  # beside the command's own
     stdin: bytes
     restart: bool
+    may_end: bool
     log: Path
     log_start: int = 0  # where in the log this process begins
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS))
@@ -147,6 +148,10 @@ class Child:
     @property
     def has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self.process is not None and self.process.poll() == 0
 
     def describe_end(self) -> str:
         assert self.process is not None
@@ -214,6 +219,7 @@ class Supervisor:
         env: Mapping[str, str] | None = None,
         stdin: bytes = b"",
         restart: bool = False,
+        may_end: bool = False,
     ) -> None:
         """Start a child whose output goes to `logs/<name>.log`.
 
@@ -221,9 +227,10 @@ class Supervisor:
             env: variables beside this process's own.
             stdin: what the child reads, for instance a password.
             restart: whether `check()` starts it again when it has ended, or raises.
+            may_end: whether it may have done its work: with exit status 0 it is left alone.
         """
         log = self.log_folder / f"{name}.log"
-        self.children[name] = Child(name, argv, env or {}, stdin, restart, log)
+        self.children[name] = Child(name, argv, env or {}, stdin, restart, may_end, log)
         self._spawn(self.children[name])
 
     def check(self) -> None:
@@ -234,6 +241,10 @@ class Supervisor:
             if not child.has_ended:
                 continue
             self._end(child)  # what it has left behind, as the worker its scheduler
+            if child.may_end and child.has_succeeded:
+                self.report(f"The {child.name} {child.describe_end()}; see {child.log}")
+                child.process = None
+                continue
             if not child.restart or self._restarts_too_often(child):
                 raise self._ended(child)
             child.restarts.append(time.monotonic())
@@ -428,11 +439,12 @@ def wait_for_worker(supervisor: Supervisor, *, seconds: float = START_SECONDS) -
 
 
 def start_city_monitors(supervisor: Supervisor) -> None:
-    """Have the synthetic monitors of nine cities report every few seconds."""
+    """Have the synthetic monitors of nine cities report every few seconds, until deleted."""
     supervisor.start(
         "cities",
         [sys.executable, str(settings.BASE_DIR / "manage.py"), "stream_readings"],
         restart=True,
+        may_end=True,
     )
 
 

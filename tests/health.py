@@ -89,12 +89,17 @@ def make_health_version(
     )
 
 
+def trained_on(*inputs: str, num_rows: int = 1000) -> dict[str, dict[str, Any]]:
+    """As a node releases of rows that always knew these inputs, and no others."""
+    return {"1": {name: {"num_rows": num_rows, "num_readings": num_rows} for name in inputs}}
+
+
 def make_serving(version: ModelVersion | None = None, **values: Any) -> Serving:
     """A version that can be served: 0.5 is high risk, and the risk the model's own."""
     version = version or make_health_version()
     values.setdefault("status", Serving.Status.COMPLETE)
     values.setdefault("completed_at", timezone.now())
-    values.setdefault("training_distribution", {"1": {name: {} for name in INPUT_NAMES}})
+    values.setdefault("training_distribution", trained_on(*INPUT_NAMES))
     row = Serving.objects.create(version=version, **values)
     serving.forget_served()
     return row

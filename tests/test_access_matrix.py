@@ -73,6 +73,8 @@ SHOW_NO_PATIENT = {
     "GET inference:hospital-dashboard",
     "POST inference:patient-list",  # keeps what is searched for, and shows it with GET
     "GET api:hospital-summary",
+    "GET publichealth:node-dashboard",
+    "GET api:node-summary",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
-from federated.targets import target_named
+from federated.targets import READINGS, target_named
 from training.models import ModelChoice, ModelVersion, TrainingRun
 from training.progress import (
     TITLES,
@@ -80,6 +80,11 @@ class Benefit:
     @property
     def has_many_classes(self) -> bool:
         return len(target_named(self.run.study.target).classes) > 2
+
+    @property
+    def counted_by_rule_of_thumb(self) -> str:
+        """What the rule of thumb counts; see `rule_of_thumb_band` and `readings.warning_band`."""
+        return "warning signs" if self.run.study.dataset == READINGS else "diagnoses"
 
     @property
     def gains(self) -> list[Gain]:

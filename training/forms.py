@@ -1,4 +1,4 @@
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from typing import Any
 
 from django import forms
@@ -11,6 +11,7 @@ from federated.architectures import architectures
 from federated.plan import MAX_SEED, LocalTrainingConfig
 from federated.strategies import strategies, strategy_named
 from federated.targets import targets
+from training.last_plan import last_plan_of
 from training.models import Study
 from training.plan_words import LOCAL_TRAINING, STRATEGIES, label_of
 
@@ -70,7 +71,9 @@ class EnvoysForm(TablerForm, forms.Form):
 
 
 class PackageForm(EnvoysForm):
-    """A plan; of the strategies' parameters only those of the chosen one."""
+    """A plan, at first the one that made the study's model; of the strategies' parameters only
+    those of the chosen one.
+    """
 
     study = forms.ModelChoiceField(queryset=Study.objects.all(), empty_label=None)
     num_rounds = forms.IntegerField(
@@ -91,12 +94,14 @@ class PackageForm(EnvoysForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, study=None, **kwargs)
         self.offer_envoys_of(self.chosen_study)
+        if self.chosen_study is not None:
+            self.initial = {**self.initial_of(self.chosen_study), **self.initial}
         self.fields["study"].widget.attrs.update(
             {
                 "hx-post": reverse("training:package-create"),
                 "hx-vals": '{"choose": "study"}',
-                "hx-target": "#field-envoys",
-                "hx-select": "#field-envoys",
+                "hx-target": "closest form",
+                "hx-select": "#package-form",
                 "hx-swap": "outerHTML",
             }
         )
@@ -113,6 +118,22 @@ class PackageForm(EnvoysForm):
                 "hx-swap": "outerHTML",
             }
         )
+
+    def initial_of(self, study: Study) -> dict[str, Any]:
+        """What suits a study: its last plan, and who took part; nothing where there is none."""
+        last = last_plan_of(study)
+        if last is None:
+            return {}
+        plan = last.plan
+        values = {
+            "num_rounds": plan.num_rounds,
+            "strategy": plan.strategy,
+            **{name: getattr(plan.local_training, name) for name in LOCAL_TRAINING},
+        }
+        if self.initial.get("strategy", plan.strategy) == plan.strategy:
+            for name, value in asdict(plan.strategy_parameters).items():
+                values[f"{PARAMETER}{name}"] = value
+        return values | ({"envoys": last.envoys} if last.envoys else {})
 
     @property
     def chosen_study(self) -> Study | None:

@@ -51,6 +51,15 @@ class PlanWords:
     local_settings: list[Setting]
     inputs: list[str]
 
+    @property
+    def place(self) -> str:
+        """Where it trains; `people` are those whose rows are there."""
+        return "node" if self.plan.dataset == READINGS else "hospital"
+
+    @property
+    def people(self) -> str:
+        return "people" if self.plan.dataset == READINGS else "patients"
+
 
 def label_of(name: str) -> str:
     """ "server_learning_rate" as a form or a table says it."""

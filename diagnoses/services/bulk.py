@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from diagnoses.models import Admission, Diagnosis, Patient, RiskLevel
 from diagnoses.services.batches import BATCH_ROWS, batched
+from diagnoses.services.hospitals import check_takes_patients
 from envoys import audit
 from envoys.errors import NotNowError
 from envoys.models import Envoy, User
@@ -52,12 +53,13 @@ def add_diagnoses(
 
     Raises:
         CohortError: with the problems of all rows, each by the row's number, from 1.
-        NotNowError: the hospital has been deleted, or an import holds one of the admissions.
+        NotNowError: the hospital has been deleted, is a node of readings, or an import holds one
+            of the admissions.
     """
     with transaction.atomic():
         # One such call at a time into a hospital: two might open the same admission.
-        if not Envoy.objects.standing().select_for_update().filter(pk=envoy.pk).exists():
-            raise NotNowError(f"{envoy} has been deleted: it takes no more patients")
+        list(Envoy.objects.select_for_update().filter(pk=envoy.pk))
+        check_takes_patients(envoy)
         batch = _Batch(envoy, recorded_by)
         batch.load(rows)
         problems = []

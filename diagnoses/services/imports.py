@@ -14,6 +14,7 @@ from django.utils import timezone
 from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Admission, Diagnosis, Import, Patient
 from diagnoses.services.batches import BATCH_ROWS, batched, insert_rows, key_where
+from diagnoses.services.hospitals import check_takes_patients
 from diagnoses.services.records import RECORD_FIELDS
 from envoys.models import Envoy, User
 from federated.cohorts import (
@@ -49,7 +50,9 @@ def import_cohort(
     Raises:
         CohortError: the files are refused, or an admission stands in this hospital already.
         ImportRefusedError: another import into this hospital is running, or took over.
+        NotNowError: the hospital has been deleted, or is a node of readings.
     """
+    check_takes_patients(envoy)
     clear_abandoned_imports(envoy)
     row = _start_import(envoy, files, started_by)
     try:

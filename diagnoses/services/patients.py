@@ -8,6 +8,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from diagnoses.models import Admission, Diagnosis, Patient, RiskLevel, Sex
+from diagnoses.services.hospitals import check_takes_patients
 from envoys import audit
 from envoys.errors import NotNowError
 from envoys.models import Envoy, User
@@ -34,12 +35,12 @@ def register_patient(
 
     Raises:
         InvalidValueError: no name, or a value that cannot be.
-        NotNowError: the hospital has been deleted.
+        NotNowError: the hospital has been deleted, or is a node of readings.
     """
     patient = Patient(envoy=envoy)
     _set_facts(patient, name=name, sex=sex, phone=phone, birth_year=birth_year)
     with transaction.atomic():
-        _check_stands(envoy)
+        check_takes_patients(envoy)
         patient.save(force_insert=True)
         admission = Admission.objects.create(
             envoy=envoy, patient=patient, hadm_id=new_hadm_id(), admitted_at=timezone.now()
@@ -95,7 +96,7 @@ def admit_patient(
     hadm_id = new_hadm_id() if hadm_id is None else parse_id(hadm_id.strip(), "hadm_id")
     with transaction.atomic():
         _lock(patient)
-        _check_stands(patient.envoy)
+        check_takes_patients(patient.envoy)
         earlier = Admission.objects.complete().filter(patient=patient)
         if earlier.open().exists():
             raise NotNowError("the patient has an open admission: discharge them from it first")
@@ -302,11 +303,6 @@ def _set_facts(
         raise InvalidValueError(f"{birth_year} is no year of birth of somebody alive")
     patient.set_name(name)
     patient.phone, patient.sex, patient.birth_year = phone, sex, birth_year
-
-
-def _check_stands(envoy: Envoy) -> None:
-    if not Envoy.objects.standing().filter(pk=envoy.pk).exists():
-        raise NotNowError(f"{envoy} has been deleted: it takes no more patients")
 
 
 def _why_not_open(admission: Admission) -> str:

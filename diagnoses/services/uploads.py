@@ -23,6 +23,7 @@ from django.utils import timezone
 from diagnoses.errors import ImportRefusedError, UploadRefusedError
 from diagnoses.models import Admission, Import, Upload
 from diagnoses.services.batches import BATCH_ROWS, batched
+from diagnoses.services.hospitals import check_takes_patients
 from diagnoses.services.imports import import_cohort
 from diagnoses.tasks import process_upload_task
 from envoys import audit
@@ -68,8 +69,10 @@ def upload_files(
 
     Raises:
         UploadRefusedError: one is empty, damaged, or unpacked larger than UPLOAD_MAX_BYTES.
+        NotNowError: the hospital has been deleted, or is a node of readings.
         StorageError: they could not be kept.
     """
+    check_takes_patients(envoy)
     sent = {"diagnoses": diagnoses} | ({"outcomes": outcomes} if outcomes else {})
     begins = {name: _read_through(name, file) for name, file in sent.items()}
     upload = Upload(envoy=envoy, uploaded_by=uploaded_by, enqueued_at=timezone.now())

@@ -1,5 +1,6 @@
 """Deleting a hospital: out of sight at once, then its rows and objects batch by batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,35 @@ from training.models import (
 BATCH_ROWS = 2_000  # one transaction: short enough for others to get their turn
 
 
-_other_rows: list[type[Model]] = []
+@dataclass(frozen=True)
+class OtherRows:
+    """An upper app's rows of a hospital or node, which go with it."""
+
+    model: type[Model]
+    title: str
+    is_of_people: bool
+
+    def of(self, envoy: Envoy) -> "QuerySet[Any]":
+        return self.model._default_manager.filter(envoy=envoy)
 
 
-def register(model: type[Model]) -> None:
-    """Erase these rows with the hospital that their `envoy` names; in the order of registering."""
-    _other_rows.append(model)
+_other_rows: list[OtherRows] = []
+_forgetting: list[Callable[[Envoy], None]] = []
+
+
+def register(model: type[Model], *, title: str, is_of_people: bool = False) -> None:
+    """Erase these rows with the hospital that their `envoy` names; in the order of registering.
+
+    Args:
+        title: as the page that announces what will go calls them.
+        is_of_people: a number under 10 of them is not shown there.
+    """
+    _other_rows.append(OtherRows(model, title, is_of_people))
+
+
+def register_forgetting(forget: Callable[[Envoy], None]) -> None:
+    """Have a function called that takes a hospital out of rows that stay; it may be called again."""
+    _forgetting.append(forget)
 
 
 class NotConfirmedError(FederatedError):
@@ -59,6 +83,7 @@ class WhatWillGo:
     num_accounts: int  # of its doctors, who can no longer log in
     place: str  # where its objects lie
     num_runs: int  # that name it, for good
+    others: list[tuple[OtherRows, int]]
 
     def in_words(self) -> list[tuple[str, str]]:
         """What is counted; a small number of patients is not shown to who may not see them."""
@@ -66,6 +91,7 @@ class WhatWillGo:
             ("Patients, with names and phone numbers", self.num_patients),
             ("Admissions, with their diagnoses", self.num_admissions),
             ("Predictions", self.num_predictions),
+            *((rows.title, count) for rows, count in self.others if rows.is_of_people),
         )
         others = (
             ("Inference runs", self.num_inference_runs),
@@ -73,6 +99,7 @@ class WhatWillGo:
             ("Exports", self.num_exports),
             ("The hospital's own models", self.num_own_versions),
             ("Packages and their approvals", self.num_packages),
+            *((rows.title, count) for rows, count in self.others if not rows.is_of_people),
             ("Doctors who can no longer log in", self.num_accounts),
         )
         return [
@@ -99,6 +126,7 @@ def what_will_go(envoy: Envoy) -> WhatWillGo:
         num_accounts=envoy.users.filter(is_active=True, role=User.Role.DOCTOR).count(),
         place=f"{bucket_of(envoy)}/{envoy.storage_prefix}/",
         num_runs=RunParticipant.objects.filter(envoy=envoy, sits_out_because="").count(),
+        others=[(rows, rows.of(envoy).count()) for rows in _other_rows],
     )
 
 
@@ -203,6 +231,8 @@ def _erase(erasure: Erasure) -> None:
             each.model._default_manager.filter(pk__in=ids).delete()
             num_done += len(ids)
             progress.show(num_done, max(num_total, num_done))
+    for forget in _forgetting:
+        forget(envoy)
     delete_objects(envoy_storage(envoy))
     with transaction.atomic():
         _end(erasure, envoy, num_done)
@@ -215,7 +245,7 @@ def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
         RoundAssignment.objects.filter(snapshot=OuterRef("pk")),
     ]
     return [
-        *(model._default_manager.filter(envoy=envoy) for model in _other_rows),
+        *(rows.of(envoy) for rows in _other_rows),
         Prediction.objects.filter(envoy=envoy),
         InferenceRun.objects.filter(envoy=envoy),
         Diagnosis.objects.filter(admission__envoy=envoy),

@@ -18,6 +18,7 @@ from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, v
 from publichealth import drift_serializers as serializers
 from publichealth.models import DriftCheck, RetrainingProposal
 from publichealth.services import drift, retraining
+from training.errors import NotReadyError
 
 
 class DriftCheckFilter(filters.FilterSet):
@@ -50,6 +51,8 @@ class DriftCheckViewSet(
             if known.count() != len(asked):
                 raise Http404
             envoys = envoys.filter(pk__in=asked)
+            if not envoys.exists():
+                raise NotReadyError("None of these is a node of readings that is active")
         requested = drift.request_checks(envoys, requested_by=request.user)
         first = requested.checks[0]
         answer = {

@@ -56,6 +56,10 @@ class HealthRiskSerializer(serializers.Serializer[Any]):
     high_risk = serializers.BooleanField(help_text="whether risk_score reaches threshold")
     threshold = serializers.FloatField(help_text="released with the model")
     drivers = RiskDriverSerializer(many=True)
+    ignored = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="inputs that played no part: no node like this reading was trained on them",
+    )
     model_version = serializers.CharField()
     advice = serializers.ListField(
         child=serializers.CharField(), help_text="the most urgent first; it is no diagnosis"
@@ -116,5 +120,5 @@ class HealthRiskBatchView(OpenCall):
             readings = answers.check_batch(request.data)
             _check_rate(request, num_calls_of(readings) - 1)
             served = answers.model_to_answer_with()
-            found = [answers.answer(served, values) for values in readings]
+            found = answers.answer_all(served, readings)
         return Response({"predictions": found})

@@ -25,6 +25,8 @@ from training.models import ModelVersion
 NEWEST = 500  # readings that are held against the others
 MOST_BEFORE = 5_000  # readings of a node that trained no model, as its reference
 LEAST_NEW = drift.MIN_COMPARED  # readings since the last check, for one that nobody asked for
+# Of what a node has released of an input; the rest tells of the values.
+NUMBERS_OF_ROWS = ("num_rows", "num_readings")
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,23 @@ def check_drift(check_id: int) -> None:
             ],
             is_alert=any(each.is_alert for each in found.values()),
         )
+
+
+def forget_trained_on(envoy: Envoy) -> None:
+    """Of a node that is erased let no serving keep how its values were distributed.
+
+    In how many of its rows each input was known stays: the model is served by that
+    (`federated.health_risk.views_of`), and without it could refuse what no other node measures.
+    """
+    node = str(envoy.pk)
+    with transaction.atomic():
+        servings = Serving.objects.select_for_update().filter(training_distribution__has_key=node)
+        for serving in servings:
+            serving.training_distribution[node] = {
+                name: {key: value for key, value in released.items() if key in NUMBERS_OF_ROWS}
+                for name, released in serving.training_distribution[node].items()
+            }
+            serving.save(update_fields=["training_distribution"])
 
 
 def _servings() -> "QuerySet[Serving]":

@@ -198,7 +198,7 @@ def _scores(
         return scores, None
     risks = model.risks([readings[row].values for row in rows])
     for row, risk in zip(rows, risks, strict=True):
-        scores[row] = float(risk)
+        scores[row] = risk
     return scores, model.version
 
 

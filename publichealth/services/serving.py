@@ -9,16 +9,15 @@ from functools import lru_cache
 import numpy as np
 from django.db.models import Case, IntegerField, QuerySet, Value, When
 from django.utils import timezone
-from numpy.typing import NDArray
 
 from envoys.errors import StorageError
 from envoys.storage import director_storage, read_object
 from envoys.work import Progress
 from federated.datasets import UNLABELLED
 from federated.drift import distributions
-from federated.errors import FederatedError, SchemaMismatchError
+from federated.errors import FederatedError, SchemaMismatchError, UnusedInputsError
 from federated.features import TRAIN, VALIDATION
-from federated.health_risk import Assessed, RiskModel, assess, risks_of, to_values
+from federated.health_risk import Assessed, RiskModel, View, assess, views_of
 from federated.params import from_bytes
 from federated.plan import TrainingPlan
 from federated.readings import INPUT_NAMES, reading_schema
@@ -42,7 +41,7 @@ class ServedModel:
     Attributes:
         name: of the version, for people.
         threshold: from this risk on it is called high.
-        inputs: what some node measured that it was trained on; of others it knows nothing.
+        views: the kinds of nodes that it was trained at.
     """
 
     version: ModelVersion
@@ -51,16 +50,34 @@ class ServedModel:
     slope: float
     intercept: float
     threshold: float
-    inputs: tuple[str, ...]
+    views: tuple[View, ...]
 
-    def risks(self, readings: Iterable[Mapping[str, float]]) -> NDArray[np.float64]:
-        """Calibrated probabilities of high risk (num_readings,)."""
-        margins = self.model.margins(to_values(readings))
-        return risks_of(margins, slope=self.slope, intercept=self.intercept)
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What some node measured that it was trained on; of others it knows nothing."""
+        return tuple(
+            name for name in INPUT_NAMES if any(name in view.inputs for view in self.views)
+        )
+
+    def risks(self, readings: Iterable[Mapping[str, float]]) -> list[float | None]:
+        """Calibrated probabilities of high risk; None of a reading that it knows nothing of."""
+        risks: list[float | None] = []
+        for reading in readings:
+            try:
+                risks.append(self.assess(reading).risk)
+            except UnusedInputsError:
+                risks.append(None)
+        return risks
 
     def assess(self, reading: Mapping[str, float]) -> Assessed:
-        """The risk of one reading, and what drives it."""
-        return assess(self.model, reading, slope=self.slope, intercept=self.intercept)
+        """The risk of one reading, and what drives it. Raises UnusedInputsError."""
+        return assess(
+            self.model,
+            reading,
+            views=self.views,
+            slope=self.slope,
+            intercept=self.intercept,
+        )
 
     def is_high(self, risk: float) -> bool:
         return risk >= self.threshold
@@ -121,11 +138,7 @@ def load_served(serving_id: int) -> ServedModel:
         serving.slope,
         serving.intercept,
         serving.threshold,
-        tuple(
-            name
-            for name in INPUT_NAMES
-            if any(name in node for node in serving.training_distribution.values())
-        ),
+        views_of(serving.training_distribution.values()),
     )
 
 
@@ -226,16 +239,19 @@ def _prepare(serving: Serving) -> dict[str, object]:
         )
         values = dataset.numeric[:, : len(INPUT_NAMES)].astype(np.float64)
         is_labelled = dataset.labels != UNLABELLED
-        rows = np.flatnonzero((dataset.splits == VALIDATION) & is_labelled)
-        nodes.append(
-            NodeMargins(
-                model.margins(values[rows]), dataset.labels[rows] == highest, dataset.patients[rows]
+        train, validation = (
+            np.flatnonzero((dataset.splits == split) & is_labelled) for split in (TRAIN, VALIDATION)
+        )
+        released = distributions(values[train], dataset.patients[train])
+        trained_on[str(participant.envoy_id)] = released
+        for view in views_of([released]):  # one, or none without a training row
+            nodes.append(
+                NodeMargins(
+                    model.margins(values[validation], view),
+                    dataset.labels[validation] == highest,
+                    dataset.patients[validation],
+                )
             )
-        )
-        train = np.flatnonzero((dataset.splits == TRAIN) & is_labelled)
-        trained_on[str(participant.envoy_id)] = distributions(
-            values[train], dataset.patients[train]
-        )
     line = recalibrate(nodes)
     return {
         "slope": line.slope,
@@ -256,9 +272,9 @@ def score_unscored() -> int:
     num_scored, waiting = 0, _unscored()
     while rows := list(waiting.order_by("pk")[:SCORED_AT_ONCE]):
         risks = served.risks(row.values for row in rows)
-        for row, risk in zip(rows, risks.tolist(), strict=True):
+        for row, risk in zip(rows, risks, strict=True):
             row.risk_score = risk
-            row.scored_with = served.version
+            row.scored_with = served.version if risk is not None else None
         Reading.objects.bulk_update(rows, ["risk_score", "scored_with"])
         num_scored += len(rows)
         waiting = _unscored().filter(pk__gt=rows[-1].pk)

@@ -1,8 +1,9 @@
 """Risk and air in the cities: now, hour by hour, and what is alarming.
 
-Everything is counted from readings. The last minutes are counted when they are asked for. A day of
-readings is too many for that, so past hours are counted by a beat and kept (`HourlyFigures`); an
-hour that is not kept yet is counted when it is asked for.
+Everything is counted from readings of monitors, which are places; why people's are left out says
+`publichealth.tallies`. The last minutes are counted when they are asked for. A day of readings is
+too many for that, so past hours are counted by a beat and kept (`HourlyFigures`); an hour that is
+not kept yet is counted when it is asked for.
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ class Window(Enum):
 
 @dataclass(frozen=True)
 class CityFigures:
-    """A city in the window; None is not known, or of so few readings that it is not told.
+    """A city's monitors in the window; None is not known, or of too few readings to be told.
 
     Attributes:
         share_high: of the scored readings, from 0 to 1; `share_in_words` gives a bound where it is
@@ -172,7 +173,7 @@ class Surveillance:
         since: the window's begin; of the 24 hours the begin of the first.
         is_scored: whether a released model has scored anything in the last 24 hours.
         is_released: whether there is such a model.
-        has_any: whether there is any reading of a city, however old.
+        has_any: whether there is any reading of a city's monitor, however old.
     """
 
     window: Window
@@ -227,7 +228,7 @@ def surveillance(window: Window, *, now: datetime | None = None) -> Surveillance
         window=window,
         taken_at=now,
         since=since,
-        has_any=bool(names) or Reading.objects.exclude(city="").exists(),
+        has_any=bool(names) or Reading.objects.of_monitors().exclude(city="").exists(),
         is_scored=is_scored,
         is_released=is_scored or _released_versions().exists(),
         cities=cities,
@@ -251,7 +252,8 @@ def count_hours_again(*, now: datetime | None = None) -> int:
     now = now or timezone.now()
     past = _hours_until(now)[:-1]
     kept = dict(HourlyFigures.objects.values_list("starts_at", "counted_at"))
-    if not kept and not Reading.objects.filter(measured_at__gte=past[0]).exists():
+    monitored = Reading.objects.of_monitors().filter(measured_at__gte=past[0])
+    if not kept and not monitored.exists():
         return 0
     if min(kept, default=past[0]) < past[0]:
         HourlyFigures.objects.filter(starts_at__lt=past[0]).delete()
@@ -363,7 +365,9 @@ def _share_in_words(tally: Tally, share: float | None) -> str:
 
 def _latest_aqi(day: dict[str, Tally]) -> dict[str, float]:
     newest = {name: tally.air_at for name, tally in day.items() if tally.air_at}
-    rows = Reading.objects.filter(measured_at__in=set(newest.values()), aqi__isnull=False)
+    rows = Reading.objects.of_monitors().filter(
+        measured_at__in=set(newest.values()), aqi__isnull=False
+    )
     return {
         city: aqi
         for city, measured_at, aqi in rows.order_by("pk").values_list("city", "measured_at", "aqi")

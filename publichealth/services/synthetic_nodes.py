@@ -111,6 +111,8 @@ def city_readings(
 ) -> Sequence[NewReading]:
     """One reading of each city's monitor; the same of the same moment and seed.
 
+    What only a person has, such as a heart rate, is that of a made-up passer-by.
+
     Args:
         shift: as `federated.synthetic_cities.draw_city` takes it.
     """

@@ -132,13 +132,14 @@ def _result(served: ServedModel, values: dict[str, float]) -> dict[str, Any]:
             }
             for driver in assessed.drivers
         ],
-        "is_settled": len(values) > 1 and largest < MIN_CHANGE,
+        "is_settled": len(assessed.drivers) > 1 and largest < MIN_CHANGE,
         "advice": advice[:-1],
         "disclaimer": advice[-1],
         "band": band,
         "band_is_of_pm25": band is not None and "aqi" not in values,
         "aqi": values.get("aqi"),
-        "num_given": len(values),
+        "num_given": len(assessed.drivers),
+        "ignored": [input_named(name).title for name in assessed.ignored],
         "num_asked": len(served.inputs),
     }
 

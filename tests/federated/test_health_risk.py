@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from federated.architectures import initial_params
-from federated.health_risk import RiskModel, assess, risks_of, to_values
+from federated.drift import distributions
+from federated.errors import UnusedInputsError
+from federated.features import TRAIN, VALIDATION
+from federated.health_risk import (
+    RiskModel,
+    View,
+    assess,
+    nearest_views,
+    risks_of,
+    to_values,
+    views_of,
+)
 from federated.plan import LocalTrainingConfig, make_plan
 from federated.prediction import predict_examples
 from federated.readings import (
@@ -44,8 +55,20 @@ def model_of(weights, *, bias=0.0, codes=None):
     return RiskModel(params, UNSCALED)
 
 
-def margin(model, **values):
-    return float(model.margins(to_values([values]))[0])
+def view_of(*always, sometimes=(), num_rows=1000):
+    return View(frozenset([*always, *sometimes]), frozenset(always), num_rows)
+
+
+AS_IT_IS = {"slope": 1.0, "intercept": 0.0}
+
+
+def logit(risk):
+    return math.log(risk / (1 - risk))
+
+
+def odds(model, view, **values):
+    """Log-odds of the risk of one reading."""
+    return logit(assess(model, values, views=[view], **AS_IT_IS).risk)
 
 
 def random_readings(rng, num_readings):
@@ -65,85 +88,172 @@ def random_readings(rng, num_readings):
     return readings
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_a_network_gives_what_every_other_model_path_gives(num_classes):
-    rng = np.random.default_rng(1)
-    params = initial_params(
+def random_scaling(rng):
+    return FeatureScaling(
+        tuple(rng.normal(50, 10, len(NUMERIC_INPUTS))),
+        tuple(rng.uniform(5, 50, len(NUMERIC_INPUTS))),
+    )
+
+
+def random_linear(rng):
+    return {
+        "bias": rng.normal(0, 1, 2).astype(np.float32),
+        "codes": rng.normal(0, 1, (len(INPUT_NAMES), 2)).astype(np.float32),
+        "numeric": rng.normal(0, 1, (len(NUMERIC_INPUTS), 2)).astype(np.float32),
+    }
+
+
+def random_network(rng, num_classes):
+    return initial_params(
         "shallow_network",
         num_sparse=len(INPUT_NAMES),
         num_numeric=len(NUMERIC_INPUTS),
         num_classes=num_classes,
         rng=rng,
     )
-    scaling = FeatureScaling(
-        tuple(rng.normal(50, 10, len(NUMERIC_INPUTS))),
-        tuple(rng.uniform(5, 50, len(NUMERIC_INPUTS))),
+
+
+# Kinds of nodes
+
+
+def test_nodes_of_the_same_inputs_are_one_kind():
+    def node(num_rows, **num_known):
+        return {
+            name: {"num_rows": num_rows, "num_readings": known} for name, known in num_known.items()
+        }
+
+    views = views_of(
+        [node(900, age=900, bmi=900), node(100, age=100, bmi=94), node(50, age=50, aqi=20), {}]
     )
-    readings = random_readings(rng, 50)
-    expected = predict_examples(params, scaling, [encode_reading(each) for each in readings])
-    found = risks_of(RiskModel(params, scaling).margins(to_values(readings)), slope=1, intercept=0)
-    assert found == pytest.approx(expected[:, -1], abs=1e-5)
+    assert views == (
+        view_of("age", sometimes=["bmi"], num_rows=1000),
+        view_of("age", sometimes=["aqi"], num_rows=50),
+    )
+    assert views_of([node(1000, age=995, bmi=994)])[0].always == {"age"}
 
 
-def test_a_logistic_regression_does_so_wherever_there_is_no_gap():
+def test_the_nearest_view_uses_most_and_then_misses_least():
+    small, large, air = view_of("age", "cough"), view_of("age", "aqi", "smoker"), view_of("pm25")
+    views = [small, large, air]
+    assert nearest_views(views, ["age"]) == [small]
+    assert nearest_views(views, ["aqi", "age", "pm25"]) == [large]
+    assert nearest_views(views, ["cough", "pm25"]) == [air]
+    even = view_of("age", "spo2")
+    assert nearest_views([*views, even], ["age"]) == [small, even]
+    with pytest.raises(UnusedInputsError, match="trained without bmi"):
+        nearest_views(views, ["bmi"])
+
+
+def test_views_as_near_are_averaged_by_their_rows():
+    model = model_of({"cough": 2.0, "smoker": -2.0, "age": 1.0})
+    first, second = view_of("age", "cough", num_rows=300), view_of("age", "smoker", num_rows=100)
+    reading = {"age": 1.0, "cough": 1.0, "smoker": 1.0, "bmi": 30.0}
+    found = assess(model, reading, views=[first, second], slope=1, intercept=0)
+    assert found.risk == pytest.approx(0.75 / (1 + math.exp(-3)) + 0.25 / (1 + math.exp(1)))
+    assert found.ignored == ["bmi"]
+    assert {driver.input for driver in found.drivers} == {"age", "cough", "smoker"}
+
+
+# Risks
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("has_hidden_layer", [True, False])
+def test_a_whole_row_of_a_node_is_as_every_other_model_path_has_it(num_classes, has_hidden_layer):
+    rng = np.random.default_rng(1)
+    params = random_network(rng, num_classes)
+    if not has_hidden_layer:
+        params = {
+            name: value[..., :num_classes]
+            for name, value in params.items()
+            if not name.startswith("output")
+        }
+    scaling = random_scaling(rng)
+    model = RiskModel(params, scaling)
+    for reading in random_readings(rng, 50):
+        expected = predict_examples(params, scaling, [encode_reading(reading)])[0, -1]
+        found = assess(model, reading, views=[view_of(*reading)], **AS_IT_IS)
+        assert found.risk == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_a_node_sometimes_knew_is_as_it_was_trained_where_it_is_missing():
     rng = np.random.default_rng(2)
-    params = {
-        "bias": rng.normal(0, 1, 2).astype(np.float32),
-        "codes": rng.normal(0, 1, (len(INPUT_NAMES), 2)).astype(np.float32),
-        "numeric": rng.normal(0, 1, (len(NUMERIC_INPUTS), 2)).astype(np.float32),
-    }
-    reading = {"cough": 1.0, "breathless": 0.0, "age": 0.5}  # one group whole, the others absent
-    expected = predict_examples(params, UNSCALED, [encode_reading(reading)])[0, 1]
-    found = risks_of(
-        RiskModel(params, UNSCALED).margins(to_values([reading])), slope=1, intercept=0
-    )
-    assert found[0] == pytest.approx(expected, abs=1e-6)
-    with_gap = {"cough": 1.0, "age": 0.5}
-    expected = predict_examples(params, UNSCALED, [encode_reading(with_gap)])[0, 1]
-    found = risks_of(
-        RiskModel(params, UNSCALED).margins(to_values([with_gap])), slope=1, intercept=0
-    )
-    assert abs(found[0] - 0.5) < abs(expected - 0.5)
+    params = random_linear(rng)
+    view = view_of("cough", "age", sometimes=["breathless", "bmi"])
+    expected = predict_examples(params, UNSCALED, [encode_reading({"cough": 1, "age": 0.5})])[0, 1]
+    found = odds(RiskModel(params, UNSCALED), view, cough=1, age=0.5)
+    assert found == pytest.approx(logit(expected), abs=1e-5)
 
 
-def test_a_number_missing_from_a_group_that_is_there_is_averaged_over():
-    model = model_of({"cough": 2.0, "breathless": 4.0})
-    # log-odds 2, variance 4 squared: MacKay's factor is 1 / sqrt(1 + pi 16 / 8)
-    assert margin(model, cough=1) == pytest.approx(2 / math.sqrt(1 + 2 * math.pi))
-    assert margin(model, cough=1, breathless=0) == 2
+def test_what_a_node_always_knew_is_averaged_over_where_it_is_missing():
+    model = model_of({"cough": 2.0, "breathless": 4.0}, codes={"breathless": 5.0, "aqi": 0.5})
+    clinic = view_of("cough", "breathless", "heart_rate", "spo2", "steps")
+    # log-odds 2 and the sign for the AQI, which no row knew; variance 4 squared: MacKay's factor
+    # is 1 / sqrt(1 + pi 16 / 8)
+    assert odds(model, clinic, cough=1) == pytest.approx(2.5 / math.sqrt(1 + 2 * math.pi))
+    assert odds(model, clinic, cough=1, breathless=0) == pytest.approx(2.5)
 
 
-def test_the_second_weight_of_a_missing_number_counts_where_its_group_is_absent():
-    model = model_of({"cough": 2.0, "breathless": 1.0, "breathless without vital signs": 3.0})
-    assert margin(model, cough=1) == pytest.approx(2 / math.sqrt(1 + 2 * math.pi))
-    with_heart = margin(model, cough=1, heart_rate=0, spo2=0, steps=0)
-    assert with_heart == pytest.approx(2 / math.sqrt(1 + math.pi / 8))
+def test_an_input_of_no_group_is_averaged_over_too():
+    model = model_of({"cough": 2.0, "age": 4.0})
+    found = odds(model, view_of("cough", "age"), cough=1)
+    assert found == pytest.approx(2 / math.sqrt(1 + 2 * math.pi))
 
 
-def test_a_group_that_is_absent_altogether_is_no_gap():
-    model = model_of({"cough": 2.0, "aqi": 4.0, "pm25": 4.0, "age": 4.0})
-    assert margin(model, cough=1, breathless=0) == 2
+def test_it_is_the_calibrated_risk_that_is_averaged():
+    model = model_of({"cough": 2.0, "age": 1.0})
+    found = assess(model, {"cough": 1}, views=[view_of("cough", "age")], slope=4, intercept=1)
+    assert logit(found.risk) == pytest.approx(9 / math.sqrt(1 + 2 * math.pi))
+
+
+def test_a_group_is_absent_where_the_view_has_none_of_it_and_not_the_reading():
+    model = model_of({"cough": 2.0, "cough without vital signs": 3.0})
+    assert odds(model, view_of("cough", "steps"), cough=1) == pytest.approx(2)
+    assert odds(model, view_of("cough", "age"), cough=1) == pytest.approx(5)
+
+
+def test_what_the_view_has_not_got_counts_for_nothing():
+    model = model_of({"cough": 2.0, "bmi": 3.0})
+    assert odds(model, view_of("cough"), cough=1, bmi=50) == pytest.approx(2)
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """The three synthetic nodes' model, a tenth the size of the real ones."""
+    """A model of the three synthetic nodes as `demo_health` trains it: assesses a reading."""
     from federated.simulation import simulate
 
     schema = reading_schema("health_risk")
     datasets = {
-        kind: build_readings(generate(kind, num_rows=300, seed=3).records, schema) for kind in KINDS
+        kind: build_readings(generate(kind, num_rows=2000, seed=0).records, schema)
+        for kind in KINDS
     }
     plan = make_plan(
         target="health_risk",
         study="health-risk",
         dataset="readings",
         strategy="scaffold",
+        strategy_parameters={"server_learning_rate": 2.0},
         num_rounds=20,
         local_training=LocalTrainingConfig(local_epochs=2, batch_size=16, learning_rate=0.1),
     )
     result = simulate(datasets, plan, seed=0)
-    return RiskModel(result.params, result.scaling), result.params, result.scaling
+    model, views, nodes = RiskModel(result.params, result.scaling), [], []
+    for dataset in datasets.values():
+        values = dataset.numeric[:, : len(INPUT_NAMES)].astype(np.float64)
+        (view,) = views_of([distributions(values[dataset.splits == TRAIN])])
+        views.append(view)
+        rows = dataset.splits == VALIDATION
+        nodes.append(
+            NodeMargins(
+                model.margins(values[rows], view),
+                dataset.labels[rows] == 1,
+                dataset.patients[rows],
+            )
+        )
+    line = recalibrate(nodes)
+    return lambda reading: assess(
+        model, reading, views=views, slope=line.slope, intercept=line.intercept
+    )
 
 
 def log_loss(outcomes, risks):
@@ -152,27 +262,44 @@ def log_loss(outcomes, risks):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_averaging_over_gaps_lowers_the_loss_and_leaves_whole_rows_alone(trained, kind):
-    model, params, scaling = trained
-    for gaps in (0.0, 0.3):
-        records = generate(kind, num_rows=1000, seed=99, gaps=gaps).records
-        outcomes = np.array([record.outcome for record in records])
-        plain = predict_examples(params, scaling, [encode_reading(r.values) for r in records])[:, 1]
-        averaged = risks_of(
-            model.margins(to_values(r.values for r in records)), slope=1, intercept=0
-        )
-        if gaps:
-            assert log_loss(outcomes, averaged) < log_loss(outcomes, plain)
-        else:
-            assert averaged == pytest.approx(plain, abs=1e-5)
+def test_a_part_of_a_row_is_not_answered_worse_than_the_mean_would_be(trained, kind):
+    records = generate(kind, num_rows=2000, seed=77).records
+    outcomes = np.array([record.outcome for record in records])
+    constant = log_loss(outcomes, np.full(len(outcomes), outcomes.mean()))
+    rng = np.random.default_rng(0)
+    names = list(records[0].values)
+    losses = []
+    for num_known in (1, 2, len(names) // 2, len(names) - 1, len(names)):
+        risks = [
+            trained({name: record.values[name] for name in rng.permutation(names)[:num_known]}).risk
+            for record in records
+        ]
+        losses.append(log_loss(outcomes, np.array(risks)))
+    assert losses[0] <= constant + 0.02
+    assert losses == sorted(losses, reverse=True)  # the more is known, the better
+
+
+def test_one_number_makes_nobody_certain(trained):
+    assert 0.2 < trained({"age": 45}).risk < 0.95
+    for name, value in {"cough": 1, "aqi": 60, "pm25": 20}.items():
+        assert 0.05 < trained({name: value}).risk < 0.95
+    with pytest.raises(UnusedInputsError):
+        trained({"bmi": 30})  # no synthetic node has one
 
 
 def test_an_explanation_is_the_risk_less_the_risk_without_each_number():
     model = model_of({"cough": 2.0, "age": -1.0})
-    found = assess(model, {"cough": 1, "breathless": 0, "age": 0.5}, slope=1, intercept=0)
+    found = assess(
+        model,
+        {"cough": 1, "breathless": 0, "age": 0.5},
+        views=[view_of("cough", "breathless", sometimes=["age"]), view_of("cough")],
+        slope=1,
+        intercept=0,
+    )
     assert found.risk == pytest.approx(1 / (1 + math.exp(-1.5)))
     by_input = {driver.input: driver.change for driver in found.drivers}
-    # Without the cough its weight is a gap: (0 - 0.5) / sqrt(1 + pi 4 / 8) remains.
+    # Without the cough its weight is a gap: (0 - 0.5) / sqrt(1 + pi 4 / 8) remains. Age is none,
+    # and without it the view is still the same.
     without_cough = 1 / (1 + math.exp(0.5 / math.sqrt(1 + math.pi / 2)))
     assert by_input == {
         "cough": pytest.approx(found.risk - without_cough),
@@ -184,30 +311,18 @@ def test_an_explanation_is_the_risk_less_the_risk_without_each_number():
 
 def test_one_reading_explained_is_the_same_as_its_variants_in_a_matrix():
     rng = np.random.default_rng(4)
-    params = {
-        "bias": rng.normal(0, 1, 2).astype(np.float32),
-        "codes": rng.normal(0, 1, (len(INPUT_NAMES), 2)).astype(np.float32),
-        "numeric": rng.normal(0, 1, (len(NUMERIC_INPUTS), 2)).astype(np.float32),
-    }
-    scaling = FeatureScaling(
-        tuple(rng.normal(50, 10, len(NUMERIC_INPUTS))),
-        tuple(rng.uniform(5, 50, len(NUMERIC_INPUTS))),
-    )
-    hidden = initial_params(
-        "shallow_network",
-        num_sparse=len(INPUT_NAMES),
-        num_numeric=len(NUMERIC_INPUTS),
-        num_classes=2,
-        rng=rng,
-    )
-    for model in (RiskModel(params, scaling), RiskModel(hidden, scaling)):
+    scaling = random_scaling(rng)
+    line = {"slope": 2.0, "intercept": -0.5}
+    view = view_of(*INPUT_NAMES[:12], sometimes=INPUT_NAMES[12:17])
+    for params in (random_linear(rng), random_network(rng, 2)):
+        model = RiskModel(params, scaling)
         for reading in random_readings(rng, 30):
-            first, without = model.margins_without_each(reading)
+            first, without = model.risk_without_each(reading, view, **line)
             variants = [
                 {other: value for other, value in reading.items() if other != name}
                 for name in reading
             ]
-            expected = model.margins(to_values([reading, *variants]))
+            expected = model.risks(to_values([reading, *variants]), view, **line)
             assert [first, *without] == pytest.approx(expected.tolist(), abs=1e-9)
 
 

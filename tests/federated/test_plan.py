@@ -12,7 +12,13 @@ from federated.errors import (
     UnknownTargetError,
 )
 from federated.icd import vocabulary_sha256
-from federated.plan import LocalTrainingConfig, TrainingPlan, make_plan, plan_sha256
+from federated.plan import (
+    LEAVES_THE_HOSPITAL,
+    LocalTrainingConfig,
+    TrainingPlan,
+    make_plan,
+    plan_sha256,
+)
 from federated.rounds import client_update, first_params
 from federated.scaling import feature_statistics, pooled_scaling
 from federated.schemas import feature_schema
@@ -128,6 +134,25 @@ def test_a_plan_names_every_metric_that_leaves_the_hospital_with_an_update():
     assert set(metrics) == set(words)
     for name, phrase in words.items():
         assert phrase in said, name
+
+
+def test_a_plan_on_readings_says_what_a_release_takes_besides_and_speaks_of_people():
+    plan = make_plan(target="health_risk", dataset="readings", strategy="scaffold")
+    said = " ".join(plan.leaves_the_hospital + plan.stays_in_the_hospital)
+    for phrase in (
+        "each input's mean, deviation and histogram, in bins of 10 people or more",
+        "sums to calibrate it by and histograms of its scores",
+        "on the node's validation people, if they are 10 or more, the number of their readings",
+        "the node's control variate",
+        "every reading of every person",
+    ):
+        assert phrase in said
+    for word in ("patient", "admission", "hospital"):
+        assert word not in said
+    # What hospitals have approved keeps its hash.
+    assert PLAN.leaves_the_hospital == LEAVES_THE_HOSPITAL
+    assert PLAN.stays_in_the_hospital == ("every row of every patient",)
+    assert TrainingPlan.from_json(plan.to_json()) == plan
 
 
 def test_a_plan_says_when_control_variates_leave_the_hospital():

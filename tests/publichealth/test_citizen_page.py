@@ -16,7 +16,7 @@ from publichealth.models import Reading
 from publichealth.services import serving
 from publichealth.views.citizen import COOKIE
 from tests.factories import make_user
-from tests.health import make_serving
+from tests.health import make_serving, trained_on
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
@@ -30,7 +30,7 @@ def text_of(response):
 
 
 def test_the_form_asks_for_what_the_model_knows_with_units_and_nothing_filled_in(client):
-    make_serving(training_distribution={"1": {name: {} for name in ("age", "spo2", "cough")}})
+    make_serving(training_distribution=trained_on("age", "spo2", "cough"))
     response = client.get(PAGE)
     html = response.content.decode()
     assert response.status_code == 200
@@ -73,9 +73,19 @@ def test_a_low_risk_is_not_called_high(client):
 
 
 def test_nobody_is_told_of_certainty(client):
-    make_serving(slope=50.0)
+    make_serving(slope=50.0, training_distribution=trained_on(*POOR))
     assert "more than 99 %" in text_of(client.post(PAGE, POOR))
-    assert "less than 1 %" in text_of(client.post(PAGE, {"aqi": "10"}))
+    low = {"aqi": "10", "smoker": "0", "spo2": "97", "age": "30"}
+    assert "less than 1 %" in text_of(client.post(PAGE, low))
+
+
+def test_what_is_not_counted_is_named(client):
+    of_two_kinds = trained_on("aqi", "smoker") | {"2": trained_on("bmi")["1"]}
+    make_serving(training_distribution=of_two_kinds)
+    text = text_of(client.post(PAGE, {"aqi": "120", "smoker": "1", "bmi": "30"}))
+    assert "Not counted: Body mass index." in text
+    assert "An estimate from 2 of 3 numbers" in text
+    assert "Not counted" not in text_of(client.post(PAGE, {"aqi": "120"}))
 
 
 def test_what_is_wrong_is_told_beside_the_field_and_on_top(client):

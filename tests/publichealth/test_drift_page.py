@@ -8,7 +8,7 @@ from envoys.models import AuditEvent, User
 from publichealth.models import DriftCheck, RetrainingProposal
 from tests.api import Program
 from tests.drifting import HOUR, make_node, make_readings, make_trained_serving
-from tests.factories import make_user
+from tests.factories import make_envoy, make_user
 from tests.training.test_run_pages import text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
@@ -176,6 +176,10 @@ def test_a_program_cannot_check_what_is_no_node(program, node):
     refused = program.post("/api/v1/drift-checks", {"envoys": [node.pk]}, code=409)
     assert "No model of readings" in refused["detail"]
     program.post("/api/v1/drift-checks", {"envoys": [10**6]}, code=404)
+    refused = program.post("/api/v1/drift-checks", {"envoys": [make_envoy().pk]}, code=409)
+    assert refused["detail"] == "None of these is a node of readings that is active"
+    refused = program.post("/api/v1/drift-checks", {"envoys": []}, code=400)
+    assert refused["errors"] == {"envoys": ["This list may not be empty."]}
 
 
 def test_a_proposal_goes_its_way_by_calls(drifted, program):

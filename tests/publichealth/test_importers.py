@@ -170,6 +170,21 @@ def test_the_command_says_what_it_ignores_does_and_leaves_out(tmp_path):
     assert "Watches: 0 readings, 2 were there\n1 bad rows were left out. The first:" in said
 
 
+def test_the_command_tells_of_each_bad_row_in_a_line(tmp_path):
+    rows = "s3,2026-01-01,500,40,,,,\ns4,2026-01-01,fast,97,9,,,\n"
+    path = write(tmp_path, f"{GOOD}{rows}")
+    said = run(path, "--envoy", "Watches", "--kind", "wearables", "--skip-bad")
+    place = f"  {tmp_path.name}/readings.csv line"
+    assert said.splitlines() == [
+        "Watches: 2 readings",
+        "2 bad rows were left out. The first:",
+        f"{place} 4: heart_rate lies between 20 and 250 bpm, not 500;"
+        " spo2 lies between 50 and 100 %, not 40",
+        f"{place} 5: heart_rate 'fast' is no number between 20 and 250 bpm;"
+        " smoker is 0 (no) or 1 (yes), not '9'",
+    ]
+
+
 def test_the_command_asks_for_the_node_and_refuses_one_of_another_kind(tmp_path):
     path = write(tmp_path, GOOD)
     with pytest.raises(CommandError, match="--envoy names the node"):

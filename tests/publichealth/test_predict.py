@@ -19,7 +19,7 @@ from publichealth.advice import DISCLAIMER, advice_for, air_band
 from publichealth.answers import MAX_BATCH
 from publichealth.services import serving
 from techlife.predict_bench import TODAY
-from tests.health import make_serving
+from tests.health import make_serving, trained_on
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
@@ -37,13 +37,13 @@ def ask(body, path="/predict", code=200, **headers):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_risk_is_answered_with_what_drives_it_and_what_to_do(path):
-    make_serving(slope=2.0, intercept=0.5, threshold=0.3)
+    make_serving(slope=2.0, intercept=0.5, threshold=0.3, training_distribution=trained_on(*TODAY))
     answer = ask(TODAY, path)
     assert set(answer) == {
         *("risk_score", "high_risk", "threshold"),
-        *("drivers", "model_version", "advice"),
+        *("drivers", "ignored", "model_version", "advice"),
     }
-    # Scaled: heart rate 0.4, oxygen 1, AQI -0.8; nothing else weighs, and nothing is a gap.
+    # Scaled: heart rate 0.4, oxygen 1, AQI -0.8; nothing else weighs, and nothing is missing.
     odds = 0.5 * 0.4 - 1.0 * 1 + 2.0 * -0.8
     risk = 1 / (1 + math.exp(-(2.0 * odds + 0.5)))
     assert answer["risk_score"] == pytest.approx(risk, abs=1e-6)
@@ -111,6 +111,26 @@ def test_every_wrong_field_is_told_at_once_with_range_and_unit():
 def test_a_missing_value_may_be_null_and_a_flag_true():
     make_serving()
     assert ask({"smoker": True, "spo2": None}) == ask({"smoker": 1})
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_no_node_like_it_measured_is_ignored_and_named(path):
+    make_serving(training_distribution=trained_on("aqi", "smoker"))
+    answer = ask({"aqi": 120, "bmi": 50}, path)
+    assert answer["ignored"] == ["bmi"]
+    assert [driver["input"] for driver in answer["drivers"]] == ["aqi"]
+    alone = ask({"aqi": 120}, path)
+    assert (answer["risk_score"], alone["ignored"]) == (alone["risk_score"], [])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_where_nothing_is_left_it_says_what_to_give(path):
+    make_serving(training_distribution=trained_on("aqi", "smoker"))
+    refused = ask({"bmi": 50}, path, code=400)
+    assert "trained without bmi" in str(refused)
+    assert "smoker, aqi" in str(refused)
+    batch = ask({"readings": [{"aqi": 9}, {"bmi": 50}]}, f"{path}/batch", code=400)
+    assert set(batch["errors"]) == {"readings.1"}
 
 
 def test_every_input_alone_is_enough():

@@ -28,6 +28,11 @@ def wearables():
 
 
 @pytest.fixture
+def monitors():
+    return make_envoy(name="Monitors", kind=Envoy.Kind.ENVIRONMENT)
+
+
+@pytest.fixture
 def officer(client):
     user = make_user(User.Role.PUBLIC_HEALTH, username="officer")
     client.force_login(user)
@@ -50,10 +55,13 @@ class Ids(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.found = {}
+        self.twice = set()
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
+        if given.get("id") in self.found:
+            self.twice.add(given["id"])
         if "id" in given:
             self.found[given["id"]] = "hx-swap-oob" in given or "hx-get" in given
 
@@ -71,25 +79,25 @@ def test_an_officers_home_is_the_public_health_page(client, officer):
         )
 
 
-def test_without_readings_the_page_says_where_they_come_from(client, officer, wearables):
+def test_without_readings_the_page_says_where_they_come_from(client, officer, monitors):
     text = text_of(client.get(PAGE))
     assert "No readings yet" in text
     assert "manage.py stream_readings" in text
     assert "No run of a study of readings has finished yet" in text
-    make_reading(wearables, city="Lahore", measured_at=timezone.now() - timedelta(days=3))
+    make_reading(monitors, city="Lahore", measured_at=timezone.now() - timedelta(days=3))
     assert "No reading of a city in the last 24 hours" in text_of(client.get(PAGE))
 
 
-def test_the_empty_page_loads_anew_once_there_is_a_reading(client, officer, wearables):
+def test_the_empty_page_loads_anew_once_there_is_a_reading(client, officer, monitors):
     poll = f"{LIVE}?empty=1"
     assert poll in client.get(PAGE).content.decode()
     assert "HX-Refresh" not in client.get(poll).headers
-    make_reading(wearables, city="Lahore", aqi=10)
+    make_reading(monitors, city="Lahore", aqi=10)
     assert client.get(poll).headers["HX-Refresh"] == "true"
 
 
-def test_before_a_model_is_released_the_page_shows_air_only(client, officer, wearables):
-    make_readings(wearables, aqi=160, pm25=30)
+def test_before_a_model_is_released_the_page_shows_air_only(client, officer, monitors):
+    make_readings(monitors, aqi=160, pm25=30)
     text = text_of(client.get(PAGE))
     assert "No health-risk model is released yet, so this page shows air only" in text
     assert "160 Unhealthy" in text
@@ -101,9 +109,9 @@ def test_before_a_model_is_released_the_page_shows_air_only(client, officer, wea
     assert "has not scored a reading of the last 24 hours yet" in text_of(client.get(PAGE))
 
 
-def test_the_page_shows_each_city_and_its_alerts(client, officer, wearables):
-    make_readings(wearables, 20, city="Karachi", risk_score=0.2, aqi=40, pm25=8)
-    make_readings(wearables, 20, city="Lahore", risk_score=0.8, aqi=160, pm25=60)
+def test_the_page_shows_each_city_and_its_alerts(client, officer, monitors):
+    make_readings(monitors, 20, city="Karachi", risk_score=0.2, aqi=40, pm25=8)
+    make_readings(monitors, 20, city="Lahore", risk_score=0.8, aqi=160, pm25=60)
     text = text_of(client.get(PAGE))
     assert "Alerts in 1 of 2 cities" in text
     assert "Lahore : Mean risk 0.80, Air quality index 160, PM2.5 60.0 µg/m³" in text
@@ -112,16 +120,23 @@ def test_the_page_shows_each_city_and_its_alerts(client, officer, wearables):
     assert "Of 40 readings with a risk." in text
 
 
-def test_a_poll_brings_what_came_in_since(client, officer, wearables):
-    make_readings(wearables, city="Karachi", aqi=40)
+def test_an_id_is_on_the_page_once(client, officer, monitors):
+    make_readings(monitors, risk_score=0.5, aqi=40)
+    ids = Ids(client.get(PAGE).content.decode())
+    assert {f"id_{name}_value_field" for name in ("risk", "aqi", "pm25")} <= ids.found.keys()
+    assert not ids.twice
+
+
+def test_a_poll_brings_what_came_in_since(client, officer, monitors):
+    make_readings(monitors, city="Karachi", aqi=40)
     assert "Lahore" not in text_of(client.get(LIVE))
-    make_readings(wearables, city="Lahore", aqi=40)
+    make_readings(monitors, city="Lahore", aqi=40)
     assert "Lahore" in text_of(client.get(LIVE))
 
 
 @pytest.mark.parametrize("query", ["", "?window=1h&map=aqi", "?window=24h&map=risk"])
-def test_each_part_of_a_poll_has_its_place_on_the_page(client, officer, wearables, query):
-    make_readings(wearables, risk_score=0.5, aqi=40)
+def test_each_part_of_a_poll_has_its_place_on_the_page(client, officer, monitors, query):
+    make_readings(monitors, risk_score=0.5, aqi=40)
     page = Ids(client.get(PAGE + query).content.decode()).found
     live = Ids(client.get(LIVE + query).content.decode()).found
     replaced = {name for name, is_replaced in live.items() if is_replaced}
@@ -130,17 +145,15 @@ def test_each_part_of_a_poll_has_its_place_on_the_page(client, officer, wearable
 
 
 @pytest.mark.parametrize("query", ["?window=1h&map=aqi", "?window=24h&map=risk"])
-def test_a_poll_asks_on_for_the_window_and_map_that_are_looked_at(
-    client, officer, wearables, query
-):
-    make_readings(wearables, risk_score=0.5, aqi=40)
+def test_a_poll_asks_on_for_the_window_and_map_that_are_looked_at(client, officer, monitors, query):
+    make_readings(monitors, risk_score=0.5, aqi=40)
     for url in (PAGE, LIVE):
         html = client.get(url + query).content.decode()
         assert (LIVE + query).replace("&", "&amp;") in html
 
 
-def test_a_window_that_there_is_not_is_the_shortest(client, officer, wearables):
-    make_readings(wearables, aqi=40)
+def test_a_window_that_there_is_not_is_the_shortest(client, officer, monitors):
+    make_readings(monitors, aqi=40)
     assert "over the last 15 minutes" in text_of(client.get(f"{PAGE}?window=forever&map=x"))
 
 
@@ -159,8 +172,8 @@ def test_the_training_is_shown_node_by_node(client, officer, health_run):
     assert "0 0.8000 0.800 0.800" in text
 
 
-def test_an_officer_sets_a_threshold_and_takes_it_back(client, officer, wearables):
-    make_readings(wearables, aqi=120)
+def test_an_officer_sets_a_threshold_and_takes_it_back(client, officer, monitors):
+    make_readings(monitors, aqi=120)
     assert "No alert" in text_of(client.get(PAGE))
     response = client.post(url_of("threshold-set", "aqi"), {"value": "120"}, follow=True)
     text = text_of(response)
@@ -205,21 +218,21 @@ def test_a_data_scientist_reads_the_thresholds_and_sets_none(client):
     assert not AlertThreshold.objects.exists()
 
 
-def test_the_page_asks_as_many_queries_for_many_cities_as_for_one(client, officer, wearables):
+def test_the_page_asks_as_many_queries_for_many_cities_as_for_one(client, officer, monitors):
     def num_queries():
         with CaptureQueriesContext(connection) as queries:
             client.get(PAGE)
         return len(queries)
 
-    make_readings(wearables, risk_score=0.5, aqi=10)
+    make_readings(monitors, risk_score=0.5, aqi=10)
     before = num_queries()
     for n in range(5):
-        make_readings(wearables, city=f"City {n}", risk_score=0.5, aqi=10)
+        make_readings(monitors, city=f"City {n}", risk_score=0.5, aqi=10)
     assert num_queries() == before
 
 
-def test_a_program_reads_what_the_page_shows(wearables, health_run):
-    make_readings(wearables, 20, city="Lahore", risk_score=0.8, aqi=160, pm25=60)
+def test_a_program_reads_what_the_page_shows(monitors, health_run):
+    make_readings(monitors, 20, city="Lahore", risk_score=0.8, aqi=160, pm25=60)
     program = Program(make_user(User.Role.PUBLIC_HEALTH))
     found = program.get("/api/v1/public-health?window=1h")
     (city,) = found["cities"]

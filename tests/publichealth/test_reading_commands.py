@@ -134,6 +134,25 @@ def test_stream_readings_ends_cleanly_when_it_is_told_to(monkeypatch, number):
     assert signal.getsignal(number) == standing
 
 
+def test_stream_readings_does_not_bring_a_deleted_node_back(monkeypatch):
+    record = stream_readings.record_readings
+
+    def record_and_delete(envoy, new):
+        recorded = record(envoy, new)
+        gone = Envoy.objects.get(pk=envoy.pk)
+        gone.mark_deleted()
+        gone.save()
+        return recorded
+
+    monkeypatch.setattr(stream_readings, "record_readings", record_and_delete)
+    said = run("stream_readings", "--seconds", "0.01", "--count", "5")
+    assert said == (
+        "City monitors has been deleted: it takes no more readings\n"
+        "City monitors: 1 readings of each city.\n"
+    )
+    assert not Envoy.objects.standing().exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -91,23 +91,28 @@ def test_a_released_version_is_calibrated_and_then_served(queue):
     assert served.threshold == row.threshold
     assert "pm25" in served.inputs
     assert "bmi" not in served.inputs
-    risks = served.risks([{"pm25": 400, "no2": 150, "pm10": 300}, {"pm25": 2, "no2": 2, "pm10": 5}])
-    assert risks[0] > served.threshold > risks[1]
+    poor, good = {"pm25": 400, "no2": 150, "pm10": 300}, {"pm25": 2, "no2": 2, "pm10": 5}
+    assert served.assess(poor).risk > served.threshold > served.assess(good).risk
 
 
 def test_readings_of_the_last_day_are_scored_once_a_model_is_ready(queue):
-    version = make_health_version()
-    node = make_envoy(kind=Envoy.Kind.WEARABLES)
-    live = make_live_reading(node, aqi=150)
-    old = make_live_reading(node, aqi=150, measured_at=timezone.now() - timedelta(hours=25))
-    labelled = make_live_reading(node, aqi=150, outcome=1, measured_at=timezone.now())
-    row = serving.prepare_now(version)
-    assert row.status == Serving.Status.COMPLETE
-    for reading in (live, old, labelled):
+    nodes = make_nodes()
+    version = released_version(queue, nodes)
+    air = {"pm25": 60.0, "pm10": 90.0, "no2": 40.0}
+    live = make_live_reading(nodes[1], **air)
+    unknown = make_live_reading(nodes[1], bmi=30.0, measured_at=timezone.now())
+    old = make_live_reading(nodes[1], **air, measured_at=timezone.now() - timedelta(hours=25))
+    labelled = make_live_reading(
+        nodes[1], **air, outcome=1, measured_at=timezone.now() - timedelta(hours=2)
+    )
+    assert serving.prepare_now(version).status == Serving.Status.COMPLETE
+    for reading in (live, unknown, old, labelled):
         reading.refresh_from_db()
-    # 2 × (150 - 100) / 50 = 2 log-odds, averaged over what else daily life would tell: a smoker's 1
-    assert live.risk_score == pytest.approx(1 / (1 + np.exp(-2 / np.sqrt(1 + np.pi / 8))))
+    served = serving.served_model()
+    assert served is not None
+    assert [live.risk_score] == served.risks([air])
     assert live.scored_with == version
+    assert unknown.risk_score is unknown.scored_with is None  # no node knows of a BMI
     assert old.risk_score is None
     assert labelled.risk_score is None
 

@@ -1,6 +1,8 @@
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -40,6 +42,11 @@ Figure = AlertThreshold.Figure
 @pytest.fixture
 def wearables():
     return make_envoy(name="Wearables", kind=Envoy.Kind.WEARABLES)
+
+
+@pytest.fixture
+def monitors():
+    return make_envoy(name="Monitors", kind=Envoy.Kind.ENVIRONMENT)
 
 
 def make_readings(envoy, number, *, city="Lahore", ago=MINUTE, **values):
@@ -85,9 +92,9 @@ def test_the_bands_leave_no_whole_number_out():
     assert [band.high for band in AQI_BANDS[:-1]] == [band.low - 1 for band in AQI_BANDS[1:]]
 
 
-def test_a_city_has_the_means_of_its_readings(wearables):
-    make_readings(wearables, 15, risk_score=0.2, aqi=40, pm25=10)
-    make_readings(wearables, 10, ago=2 * MINUTE, risk_score=0.7, aqi=90, pm25=20)
+def test_a_city_has_the_means_of_its_readings(monitors):
+    make_readings(monitors, 15, risk_score=0.2, aqi=40, pm25=10)
+    make_readings(monitors, 10, ago=2 * MINUTE, risk_score=0.7, aqi=90, pm25=20)
     city = only_city()
     assert (city.name, city.num_readings) == ("Lahore", 25)
     assert city.mean_risk == pytest.approx(0.4)  # (15 × 0.2 + 10 × 0.7) / 25
@@ -98,8 +105,47 @@ def test_a_city_has_the_means_of_its_readings(wearables):
     assert (city.age_seconds, city.age) == (60, "1 min 0 s ago")
 
 
-def test_nothing_is_told_of_fewer_than_ten_readings_of_people_but_the_air_is(wearables):
-    make_readings(wearables, 9, risk_score=0.9, aqi=160, pm25=60)
+@pytest.mark.parametrize("kind", [Envoy.Kind.WEARABLES, Envoy.Kind.CLINIC])
+def test_ten_readings_may_be_of_one_person_of_whom_nothing_is_told_by_city(kind):
+    people = make_envoy(kind=kind)
+    for ago in (MINUTE, 3 * HOUR):
+        make_readings(
+            people, 12, ago=ago, city="Solo", subject_id="one", risk_score=0.9, aqi=160, pm25=60
+        )
+    assert count_hours_again(now=NOW) == 0
+    for window in Window:
+        figures = surveillance(window, now=NOW)
+        assert (figures.has_any, figures.is_scored) == (False, False)
+        assert (figures.cities, figures.heat_map, figures.alerts) == ([], [], [])
+        assert not any(each.num_readings for each in figures.aqi_bands + figures.pm25_histogram)
+        assert figures.breakdown.total is None
+        assert all(point.mean_aqi is None for point in figures.trend)
+
+
+def test_people_in_a_city_with_a_monitor_change_none_of_its_figures(monitors, wearables):
+    def found():
+        return [surveillance(window, now=NOW) for window in Window]
+
+    for ago in (MINUTE, 3 * HOUR):
+        make_readings(monitors, 12, ago=ago, risk_score=0.2, aqi=40, pm25=10)
+    before = found()
+    for ago in (timedelta(), MINUTE, 3 * HOUR):  # newer, and at the same moments
+        make_readings(wearables, 15, ago=ago, risk_score=0.9, aqi=400, pm25=200)
+    assert found() == before
+    count_hours_again(now=NOW)
+    assert HourlyFigures.objects.count() == 23
+    assert found() == before
+
+
+def test_hours_kept_while_people_were_counted_are_forgotten():
+    HourlyFigures.objects.create(starts_at=NOW, counted_at=NOW)
+    migration = import_module("publichealth.migrations.0004_monitors_alone")
+    migration.forget_hours(apps, None)
+    assert not HourlyFigures.objects.exists()
+
+
+def test_no_risk_is_told_of_fewer_than_ten_readings_but_the_air_is(monitors):
+    make_readings(monitors, 9, risk_score=0.9, aqi=160, pm25=60)
     figures = surveillance(Window.QUARTER, now=NOW)
     (city,) = figures.cities
     assert (city.num_readings, city.readings) == (None, "under 10")
@@ -109,14 +155,14 @@ def test_nothing_is_told_of_fewer_than_ten_readings_of_people_but_the_air_is(wea
     assert figures.heat_map[0].risk[-1].value is None
     assert figures.breakdown.total is None
     assert [tier.num_readings for tier in figures.breakdown.tiers] == [None] * 3
-    make_readings(wearables, 1, ago=2 * MINUTE, risk_score=0.9, aqi=160, pm25=60)
+    make_readings(monitors, 1, ago=2 * MINUTE, risk_score=0.9, aqi=160, pm25=60)
     city = only_city()
     assert (city.num_readings, city.mean_risk) == (10, pytest.approx(0.9))
 
 
-def test_a_share_that_would_tell_a_small_count_is_given_as_a_bound(wearables):
-    make_readings(wearables, 40, risk_score=0.1)
-    make_readings(wearables, 10, ago=2 * MINUTE, risk_score=0.9)
+def test_a_share_that_would_tell_a_small_count_is_given_as_a_bound(monitors):
+    make_readings(monitors, 40, risk_score=0.1)
+    make_readings(monitors, 10, ago=2 * MINUTE, risk_score=0.9)
     assert only_city().share_in_words == "20 %"
     Reading.objects.filter(risk_score=0.9)[0].delete()
     city = only_city()
@@ -125,24 +171,24 @@ def test_a_share_that_would_tell_a_small_count_is_given_as_a_bound(wearables):
     assert only_city().share_in_words == "over 80 %"
 
 
-def test_risk_is_high_by_the_threshold_of_the_version_that_gave_it(wearables):
+def test_risk_is_high_by_the_threshold_of_the_version_that_gave_it(monitors):
     from publichealth.models import Serving
 
     strict = make_version()
     Serving.objects.create(version=strict, threshold=0.2)
-    make_readings(wearables, 12, risk_score=0.3, scored_with=strict)
-    make_readings(wearables, 14, ago=2 * MINUTE, risk_score=0.3, scored_with=make_version())
-    make_readings(wearables, 11, ago=3 * MINUTE, risk_score=0.05, scored_with=strict)
+    make_readings(monitors, 12, risk_score=0.3, scored_with=strict)
+    make_readings(monitors, 14, ago=2 * MINUTE, risk_score=0.3, scored_with=make_version())
+    make_readings(monitors, 11, ago=3 * MINUTE, risk_score=0.05, scored_with=strict)
     breakdown = surveillance(Window.QUARTER, now=NOW).breakdown
     # Of a version that was never prepared the threshold is 0.5, from half of which it is medium.
     assert [tier.num_readings for tier in breakdown.tiers] == [11, 14, 12]
     assert breakdown.total == 37
 
 
-def test_two_tiers_are_told_where_three_would_tell_a_small_count(wearables):
-    make_readings(wearables, 30, risk_score=0.9)
-    make_readings(wearables, 20, ago=2 * MINUTE, risk_score=0.1)
-    make_readings(wearables, 3, ago=3 * MINUTE, risk_score=0.3)
+def test_two_tiers_are_told_where_three_would_tell_a_small_count(monitors):
+    make_readings(monitors, 30, risk_score=0.9)
+    make_readings(monitors, 20, ago=2 * MINUTE, risk_score=0.1)
+    make_readings(monitors, 3, ago=3 * MINUTE, risk_score=0.3)
     tiers = surveillance(Window.QUARTER, now=NOW).breakdown.tiers
     assert [(each.name, each.num_readings) for each in tiers] == [
         ("Low or medium", 23),
@@ -154,11 +200,11 @@ def test_two_tiers_are_told_where_three_would_tell_a_small_count(wearables):
     assert [tier.num_readings for tier in breakdown.tiers] == [None, None, None]
 
 
-def test_a_window_looks_as_far_back_as_it_says(wearables):
+def test_a_window_looks_as_far_back_as_it_says(monitors):
     for ago in (timedelta(), 14 * MINUTE, 16 * MINUTE, 61 * MINUTE, 23 * HOUR, 25 * HOUR):
-        make_reading(wearables, city="Lahore", measured_at=NOW - ago, aqi=10)
-    make_reading(wearables, city="Lahore", measured_at=NOW + MINUTE, aqi=10)  # a clock that is fast
-    make_reading(wearables, city="", measured_at=NOW, aqi=10)  # of no city
+        make_reading(monitors, city="Lahore", measured_at=NOW - ago, aqi=10)
+    make_reading(monitors, city="Lahore", measured_at=NOW + MINUTE, aqi=10)  # a clock that is fast
+    make_reading(monitors, city="", measured_at=NOW, aqi=10)  # of no city
     found = {
         window: sum(b.num_readings for b in surveillance(window, now=NOW).aqi_bands)
         for window in Window
@@ -166,15 +212,15 @@ def test_a_window_looks_as_far_back_as_it_says(wearables):
     assert found == {Window.QUARTER: 2, Window.HOUR: 3, Window.DAY: 5}
 
 
-def test_a_city_that_has_fallen_silent_is_still_there(wearables):
-    make_reading(wearables, city="Quetta", measured_at=NOW - 3 * HOUR, aqi=55)
+def test_a_city_that_has_fallen_silent_is_still_there(monitors):
+    make_reading(monitors, city="Quetta", measured_at=NOW - 3 * HOUR, aqi=55)
     city = only_city()
     assert (city.mean_aqi, city.latest_aqi, city.age) == (None, 55, "3 h 0 min ago")
 
 
-def test_an_alert_is_a_mean_at_or_above_its_threshold(wearables):
-    make_readings(wearables, 10, city="Multan", risk_score=0.7, aqi=150, pm25=55.4)
-    make_readings(wearables, 10, city="Quetta", risk_score=0.69, aqi=149, pm25=55.3)
+def test_an_alert_is_a_mean_at_or_above_its_threshold(monitors):
+    make_readings(monitors, 10, city="Multan", risk_score=0.7, aqi=150, pm25=55.4)
+    make_readings(monitors, 10, city="Quetta", risk_score=0.69, aqi=149, pm25=55.3)
     assert alerts_of() == [
         ("Multan", Figure.RISK, pytest.approx(0.7)),
         ("Multan", Figure.AQI, 150),
@@ -182,9 +228,9 @@ def test_an_alert_is_a_mean_at_or_above_its_threshold(wearables):
     ]
 
 
-def test_a_threshold_that_is_set_applies_until_it_is_taken_back(wearables):
+def test_a_threshold_that_is_set_applies_until_it_is_taken_back(monitors):
     officer = make_user(User.Role.PUBLIC_HEALTH)
-    make_readings(wearables, 10, aqi=120)
+    make_readings(monitors, 10, aqi=120)
     assert alerts_of() == []
     set_threshold(Figure.AQI, value=120, set_by=officer)
     assert alerts_of() == [("Lahore", Figure.AQI, 120)]
@@ -204,9 +250,9 @@ def test_a_threshold_that_no_figure_can_reach_is_refused(value):
     assert not AlertThreshold.objects.exists()
 
 
-def test_the_heat_map_has_a_cell_for_each_city_and_hour(wearables):
-    make_readings(wearables, 10, city="Karachi", ago=5 * HOUR, risk_score=0.85, aqi=30)
-    make_readings(wearables, 10, city="Lahore", risk_score=0.05, aqi=310)
+def test_the_heat_map_has_a_cell_for_each_city_and_hour(monitors):
+    make_readings(monitors, 10, city="Karachi", ago=5 * HOUR, risk_score=0.85, aqi=30)
+    make_readings(monitors, 10, city="Lahore", risk_score=0.05, aqi=310)
     figures = surveillance(Window.QUARTER, now=NOW)
     assert len(figures.hours) == 24
     assert (figures.hours[0], figures.hours[-1]) == (
@@ -220,9 +266,9 @@ def test_the_heat_map_has_a_cell_for_each_city_and_hour(wearables):
     assert [(n, c.level) for n, c in enumerate(lahore.aqi) if c.level] == [(23, 6)]
 
 
-def test_the_trend_is_over_all_cities_and_names_the_worst(wearables):
-    make_readings(wearables, 30, city="Karachi", risk_score=0.1, aqi=40)
-    make_readings(wearables, 10, city="Lahore", risk_score=0.5, aqi=80)
+def test_the_trend_is_over_all_cities_and_names_the_worst(monitors):
+    make_readings(monitors, 30, city="Karachi", risk_score=0.1, aqi=40)
+    make_readings(monitors, 10, city="Lahore", risk_score=0.5, aqi=80)
     *before, now = surveillance(Window.QUARTER, now=NOW).trend
     assert now.mean_risk == pytest.approx(0.2)  # (30 × 0.1 + 10 × 0.5) / 40
     assert now.mean_aqi == pytest.approx(50)
@@ -231,20 +277,20 @@ def test_the_trend_is_over_all_cities_and_names_the_worst(wearables):
     assert all((p.mean_risk, p.mean_aqi, p.highest_aqi) == (None, None, None) for p in before)
 
 
-def test_distributions_count_each_reading_once(wearables):
+def test_distributions_count_each_reading_once(monitors):
     for aqi, pm25 in ((50.4, 0), (50.5, 24.9), (300.5, 25), (None, 225), (7, None), (1000, 1000)):
-        make_reading(wearables, city="Lahore", measured_at=NOW, aqi=aqi, pm25=pm25)
+        make_reading(monitors, city="Lahore", measured_at=NOW, aqi=aqi, pm25=pm25)
     figures = surveillance(Window.QUARTER, now=NOW)
     assert [b.num_readings for b in figures.aqi_bands] == [2, 1, 0, 0, 0, 2]
     assert [b.num_readings for b in figures.pm25_histogram] == [2, 1, *[0] * 7, 2]
     assert sum(b.share for b in figures.pm25_histogram) == pytest.approx(1)
 
 
-def test_kept_hours_say_what_the_readings_say(wearables):
+def test_kept_hours_say_what_the_readings_say(monitors):
     for n, city in enumerate(("Karachi", "Lahore")):
         for hours in range(0, 30, 3):
             make_readings(
-                wearables, 11 + hours, city=city, ago=hours * HOUR, risk_score=0.3 + n / 10, aqi=60
+                monitors, 11 + hours, city=city, ago=hours * HOUR, risk_score=0.3 + n / 10, aqi=60
             )
     before = {window: surveillance(window, now=NOW) for window in Window}
     assert count_hours_again(now=NOW) == 23
@@ -252,10 +298,10 @@ def test_kept_hours_say_what_the_readings_say(wearables):
     assert {window: surveillance(window, now=NOW) for window in Window} == before
 
 
-def test_a_past_hour_is_counted_again_after_a_minute_and_forgotten_after_a_day(wearables):
-    make_readings(wearables, 1, ago=3 * HOUR, aqi=10)
+def test_a_past_hour_is_counted_again_after_a_minute_and_forgotten_after_a_day(monitors):
+    make_readings(monitors, 1, ago=3 * HOUR, aqi=10)
     count_hours_again(now=NOW)
-    make_readings(wearables, 1, ago=3 * HOUR + MINUTE, aqi=30)  # has come late
+    make_readings(monitors, 1, ago=3 * HOUR + MINUTE, aqi=30)  # has come late
     assert count_hours_again(now=NOW + 59 * timedelta(seconds=1)) == 0
     assert only_city(Window.DAY).mean_aqi == 10
     for _ in range(23):  # one at a time
@@ -272,14 +318,14 @@ def test_where_there_are_no_readings_no_hour_is_kept():
     assert not HourlyFigures.objects.exists()
 
 
-def test_the_beat_counts_the_hours(wearables, queue):
-    make_reading(wearables, city="Lahore", aqi=10)
+def test_the_beat_counts_the_hours(monitors, queue):
+    make_reading(monitors, city="Lahore", aqi=10)
     watch_readings_task()
     assert HourlyFigures.objects.count() == 23
 
 
 @pytest.mark.parametrize("window", list(Window))
-def test_the_number_of_queries_grows_neither_with_readings_nor_with_cities(wearables, window):
+def test_the_number_of_queries_grows_neither_with_readings_nor_with_cities(monitors, window):
     def num_queries() -> int:
         with CaptureQueriesContext(
             connection,
@@ -287,12 +333,12 @@ def test_the_number_of_queries_grows_neither_with_readings_nor_with_cities(weara
             surveillance(window, now=NOW)
         return len(queries)
 
-    make_readings(wearables, 10, risk_score=0.5, aqi=10)
+    make_readings(monitors, 10, risk_score=0.5, aqi=10)
     count_hours_again(now=NOW)
     few = num_queries()
     for n in range(5):
-        make_readings(wearables, 20, city=f"City {n}", risk_score=0.5, aqi=10)
-        make_readings(wearables, 20, city=f"City {n}", ago=5 * HOUR, risk_score=0.5, aqi=10)
+        make_readings(monitors, 20, city=f"City {n}", risk_score=0.5, aqi=10)
+        make_readings(monitors, 20, city=f"City {n}", ago=5 * HOUR, risk_score=0.5, aqi=10)
     assert num_queries() == few <= 5
 
 

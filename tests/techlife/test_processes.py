@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -270,6 +271,26 @@ def test_a_child_that_ends_at_every_start_is_given_up(supervisor):
 
     with pytest.raises(ProcessError, match="worker has ended with exit status 1"):
         comes_true(lambda: supervisor.check() is not None)  # checks until it raises
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, True), (3, False)])
+def test_the_city_monitors_are_started_again_only_after_a_failure(
+    supervisor, monkeypatch, status, ends
+):
+    reports: list[str] = []
+    supervisor.report = reports.append
+    monkeypatch.setattr(sys, "executable", "sh")
+    monkeypatch.setattr(settings, "BASE_DIR", supervisor.log_folder)
+    (supervisor.log_folder / "manage.py").write_text(f"exit {status}\n")
+    processes.start_city_monitors(supervisor)
+    assert comes_true(lambda: supervisor.children["cities"].has_ended)
+
+    for _ in range(2):
+        supervisor.check()
+
+    assert (supervisor.children["cities"].process is None) == ends
+    assert reports[0].startswith(f"The cities has ended with exit status {status}")
+    assert ("started again" not in reports[0]) == ends
 
 
 def test_waiting_for_a_child_that_ends_is_over_at_once(supervisor):

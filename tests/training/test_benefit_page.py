@@ -9,6 +9,7 @@ from django.urls import reverse
 from envoys.models import User
 from tests.factories import make_choice, make_envoy, make_participant, make_run, make_user
 from training.models import Study, TrainingRun
+from training.services import study_for
 
 # In tests nothing has been collected for WhiteNoise to serve.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
@@ -183,6 +184,16 @@ def test_the_page_has_a_sentence_and_five_models_for_each_hospital(run):
     assert "Not shown: one of its cells holds under 10 patients." in html
     assert '<script id="benefit-data" type="application/json">' in html
     assert '<details data-keep-open="confusion" open>' in html
+
+
+@pytest.mark.parametrize(
+    ("target", "counted"), [("risk_tier", "diagnoses"), ("health_risk", "warning signs")]
+)
+def test_the_rule_of_thumb_is_told_in_words_of_the_dataset(run, target, counted):
+    run.study = study_for(target)
+    run.save(update_fields=["study"])
+    html = text_of(make_user(User.Role.DATA_SCIENTIST), run)
+    assert f"<em>Rule of thumb</em>: by the number of {counted}." in html
 
 
 def cells_of(html: str, hospital: str) -> list[list[str]]:

@@ -78,11 +78,12 @@ def package_page(
 
 
 def package_create(request: UserRequest) -> HttpResponse:
-    # A study, to see who has its rows, or a strategy, to see its parameters: nothing is checked yet.
+    # A study, to see what suits it, or a strategy, to see its parameters: nothing is checked yet.
     if step := request.POST.get("choose"):
-        asked_for = as_initial(request.POST)
-        if step == "study":
-            del asked_for["envoys"]
+        is_other_study = step == "study"
+        asked_for = (
+            {"study": request.POST.get("study")} if is_other_study else as_initial(request.POST)
+        )
         form = PackageForm(initial=asked_for)
         part = request.htmx and step == "strategy"
         template = "training/_strategy.html" if part else "training/package_create.html"

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from envoys.errors import NotNowError
 from federated.errors import FederatedError
 from federated.synthetic_cities import CITY_INPUTS
 from publichealth.services.readings import record_readings
@@ -15,7 +16,10 @@ from publichealth.services.synthetic_nodes import CITY_MONITORS, city_readings, 
 
 
 class Command(BaseCommand):
-    help = "Report a synthetic reading of each of the nine cities every few seconds, until stopped."
+    help = (
+        "Report a synthetic reading of each of the nine cities every few seconds, until stopped or"
+        " their node is deleted."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--seconds", type=_pause, default=4.0, help="between two readings")
@@ -39,7 +43,11 @@ class Command(BaseCommand):
                     if num_rounds and stop.wait(options["seconds"]):
                         break
                     new = city_readings(timezone.now(), seed=options["seed"], shift=shift)
-                    record_readings(envoy, new)
+                    try:
+                        record_readings(envoy, new)
+                    except NotNowError as error:  # deleted: it is not to come back
+                        self.stdout.write(str(error))
+                        break
                     num_rounds += 1
         except FederatedError as error:
             raise CommandError(str(error)) from error

@@ -207,6 +207,12 @@ def generate(
     return Generated(records, _best_accuracy(kind, values, missing, noise))
 
 
+def check_recipe(*, num_rows: int, noise: float, gaps: float) -> None:
+    """Raises InvalidRecipeError, as `generate` would."""
+    for kind in KINDS:
+        _checked_node(kind, num_rows, noise, gaps)
+
+
 def _checked_node(kind: str, num_rows: int, noise: float, gaps: float) -> Node:
     if kind not in NODES:
         raise InvalidRecipeError(f"no node is called {kind!r}; there are {', '.join(KINDS)}")

@@ -78,7 +78,7 @@ def record_generated(envoy: Envoy, generated: Generated, *, seed: int) -> Record
         if standing.get(record.subject_id, record) != record:
             raise OtherReadingsError(
                 f"{envoy} holds synthetic readings of another seed, noise, gaps or number of rows:"
-                " delete the envoy first, or start with an empty database"
+                " delete the envoy first, or start with an empty database (`make demo-health`: --fresh)"
             )
     today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     seconds = rng_for("moments", seed, envoy.slug).integers(

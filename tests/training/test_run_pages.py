@@ -504,3 +504,13 @@ def test_no_page_holds_an_inline_script_or_style(client, run, alpha):
 
 def test_the_page_for_an_error_needs_neither_user_nor_request():
     assert "Something went wrong" in get_template("500.html").render()
+
+
+def test_a_page_that_watched_a_run_to_its_end_is_shown_anew(client, scientist, run):
+    def asked_again():
+        return client.get(url("training:run-live", run), headers={"HX-Request": "true"})
+
+    TrainingRun.objects.filter(pk=run.pk).update(status=TrainingRun.Status.TRAINING)
+    assert "HX-Refresh" not in asked_again()
+    TrainingRun.objects.filter(pk=run.pk).update(status=TrainingRun.Status.STOPPED)
+    assert asked_again()["HX-Refresh"] == "true"

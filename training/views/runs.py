@@ -57,7 +57,11 @@ def live_context(request: UserRequest, run: TrainingRun) -> dict[str, Any]:
 def run_live(request: UserRequest, run_id: int) -> HttpResponse:
     """The part of the page that an active run asks for again and again."""
     run = visible_run(request, run_id)
-    return render(request, "training/_run_live.html", live_context(request, run))
+    context = live_context(request, run)
+    response = render(request, "training/_run_live.html", context)
+    if request.htmx and not context["is_changing"]:
+        response["HX-Refresh"] = "true"  # once: what else the page offers was for an active run
+    return response
 
 
 @never_cache

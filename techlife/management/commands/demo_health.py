@@ -10,7 +10,8 @@ from django.core.management.base import CommandError
 from envoys.models import Envoy
 from federated.leave_one_out import leave_one_out
 from federated.plan import TrainingPlan, add_run_arguments
-from federated.targets import READINGS, target_named
+from federated.synthetic_readings import check_recipe
+from federated.targets import target_named
 from publichealth.importers import FORMATS, import_readings
 from publichealth.models import Serving
 from publichealth.services import serving
@@ -25,6 +26,7 @@ from training.models import ModelVersion, ReceivedUpdate, TrainingRun
 # them. Chosen, with the defaults below, on rows drawn anew; where all nodes know the same inputs, as
 # in NHANES, it diverges: docs/health.md.
 SERVER_RATE = "server_learning_rate=2"
+MIN_ROWS = 100  # about 15 of them to validate on, and 15 to test
 NHANES_FILE = "nhanes_adults.csv.gz"
 
 
@@ -64,17 +66,24 @@ class Command(DemonstrationCommand):
 
     def check_options(self, options: dict[str, Any]) -> None:
         data = options["data"]
-        options["target"] = options["target"] or ("health_tier" if data else "health_risk")
-        if target_named(options["target"]).dataset != READINGS:
-            raise CommandError(
-                f"--target: {options['target']} is about diagnoses; `make demo` trains it"
-            )
+        target = "health_tier" if data else "health_risk"
+        options["target"] = options["target"] or target
+        if options["target"] != target:
+            what = "NHANES has" if data else "the synthetic nodes have"
+            raise CommandError(f"--target: {what} {target} only, not {options['target']}")
         is_default = options["strategy"] == "scaffold" and not options["strategy_parameter"]
         if is_default and not data:
             options["strategy_parameter"] = [SERVER_RATE]
         check_run_options(options)
         if data:
             check_nhanes(data)
+            return
+        check_recipe(num_rows=options["rows"], noise=options["noise"], gaps=options["gaps"])
+        if options["rows"] < MIN_ROWS:
+            raise CommandError(
+                f"--rows: a node with fewer than {MIN_ROWS} people has too few to train and to test"
+                f" on, not {options['rows']}"
+            )
 
     def load(self, options: dict[str, Any]) -> list[Envoy]:
         if data := options["data"]:
@@ -190,7 +199,8 @@ def check_nhanes(folder: Path) -> None:
             header = next(csv.reader(file), [])
     except OSError as error:
         raise CommandError(
-            f"--data: {path} cannot be read ({error.strerror or error}): name the folder that holds it"
+            f"--data: {path} cannot be read ({error.strerror or error}): name the folder that holds"
+            " it, of NHANES; other data sets come in by import_readings"
         ) from error
     missing = {"ID", "envoy", "risk_tier"} - set(header)
     if missing:

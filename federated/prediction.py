@@ -1,6 +1,6 @@
 """Serving a model: NumPy only, so that no web process loads PyTorch."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ def predict_examples(
     return softmax(logits(params, indices, starts, scaling.apply(numeric)))
 
 
-@dataclass(frozen=True)
-class Contribution:
+class Contribution(NamedTuple):
     """How much an input raises the probability in question; negative where it lowers it."""
 
     input: str

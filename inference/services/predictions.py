@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -162,7 +162,7 @@ def score_admission(
         defaults={
             "predicted_class": int(probabilities.argmax()),
             "probabilities": probabilities.tolist(),
-            "contributions": [asdict(contribution) for contribution in drivers],
+            "contributions": [contribution._asdict() for contribution in drivers],
             "requested_by": requested_by,
             "envoy_id": admission.envoy_id,
         },

@@ -50,7 +50,7 @@ class DemonstrationCommand(BaseCommand):
 
     again: str
     envoys = "hospitals"
-    accounts = "log in as doc/doc, pass/pass or admin/admin"
+    accounts = "log in as doc/doc, pass/pass, admin/admin or health/health"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--report", type=Path, help="write the figures to this JSON file")

@@ -10,12 +10,7 @@ from federated.benefit import benefit_report
 from federated.cohorts import check_envoy, find_envoys, read_admissions
 from federated.commands import refusals
 from federated.datasets import ClientDataset, build_dataset
-from federated.plan import (
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import add_run_arguments, plan_of
 from federated.schemas import feature_schema
 from federated.simulation import simulate
 from federated.targets import target_named
@@ -38,14 +33,7 @@ def main() -> None:
     parser.add_argument("--no-report", action="store_true", help="train, and compare with nothing")
     options = parser.parse_args()
     with refusals("federated"):
-        plan = make_plan(
-            target=options.target,
-            network=options.network,
-            strategy=options.strategy,
-            strategy_parameters=strategy_parameters_of(vars(options)),
-            num_rounds=options.rounds,
-            local_training=local_training_of(vars(options)),
-        )
+        plan = plan_of(vars(options))
         started = time.perf_counter()
         datasets = read_datasets(options.data, options.target)
         read = time.perf_counter()

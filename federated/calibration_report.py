@@ -16,13 +16,7 @@ from federated.commands import refusals
 from federated.datasets import ClientDataset
 from federated.features import TEST, VALIDATION
 from federated.intervals import Interval, number_in_words
-from federated.plan import (
-    TrainingPlan,
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import TrainingPlan, add_run_arguments, plan_of
 from federated.schemas import feature_schema
 from federated.scored_rows import score_rows
 from federated.simulation import SimulationResult, simulate
@@ -116,14 +110,7 @@ def main() -> None:
     add_run_arguments(parser)
     options = parser.parse_args()
     with refusals("calibration"):
-        plan = make_plan(
-            target=options.target,
-            network=options.network,
-            strategy=options.strategy,
-            strategy_parameters=strategy_parameters_of(vars(options)),
-            num_rounds=options.rounds,
-            local_training=local_training_of(vars(options)),
-        )
+        plan = plan_of(vars(options))
         datasets = read_datasets(options.data, options.target)
         result = simulate(datasets, plan, seed=options.seed)
         lines = calibration_by_hospital(

@@ -19,7 +19,7 @@ from federated.errors import (
     UnknownDatasetError,
     UnreadableDatasetError,
 )
-from federated.features import TRAIN, FeatureSchema, encode, split_of
+from federated.features import TRAIN, EncodedExample, FeatureSchema, encode, split_of
 from federated.targets import rule_of_thumb_band, target_named
 
 UNLABELLED = -1
@@ -58,29 +58,31 @@ class ClientDataset:
         return self.indices[positions].astype(np.int64), first.astype(np.int64)
 
 
-def build_dataset(
-    records: Iterable[AdmissionRecord], schema: FeatureSchema, *, keeps_death_codes: bool = False
-) -> ClientDataset:
-    """Encode admissions, sorted by patient and time; one is in memory at a time.
+@dataclass(frozen=True)
+class ExampleRow:
+    """A record as a row of a dataset: whose it is, its inputs, its class and its rule of thumb."""
 
-    Args:
-        keeps_death_codes: see `features.encode`.
-    """
-    target = target_named(schema.target)
+    subject_id: str
+    encoded: EncodedExample
+    label: int | None  # None where the outcome is not known
+    band: int
+
+
+def dataset_of(rows: Iterable[ExampleRow], schema: FeatureSchema) -> ClientDataset:
+    """Rows in the order given; those of one subject stand together."""
     indices, offsets, numeric = array("i"), array("q", [0]), array("f")
     labels, splits, bands, patients = array("b"), array("b"), array("b"), array("i")
     patient, subject_id = -1, None
-    for record, encoded in encode(records, schema, keeps_death_codes=keeps_death_codes):
-        if record.subject_id != subject_id:
-            patient, subject_id = patient + 1, record.subject_id
-            split = split_of(record.subject_id)
-        indices.extend(encoded.sparse)
+    for row in rows:
+        if row.subject_id != subject_id:
+            patient, subject_id = patient + 1, row.subject_id
+            split = split_of(row.subject_id)
+        indices.extend(row.encoded.sparse)
         offsets.append(len(indices))
-        numeric.extend(encoded.numeric)
-        label = target.label_of(record)
-        labels.append(UNLABELLED if label is None else label)
+        numeric.extend(row.encoded.numeric)
+        labels.append(UNLABELLED if row.label is None else row.label)
         splits.append(split)
-        bands.append(rule_of_thumb_band(record))
+        bands.append(row.band)
         patients.append(patient)
     return ClientDataset(
         indices=np.frombuffer(indices, np.int32),
@@ -90,6 +92,27 @@ def build_dataset(
         splits=np.frombuffer(splits, np.int8),
         bands=np.frombuffer(bands, np.int8),
         patients=np.frombuffer(patients, np.int32),
+    )
+
+
+def build_dataset(
+    records: Iterable[AdmissionRecord], schema: FeatureSchema, *, keeps_death_codes: bool = False
+) -> ClientDataset:
+    """Encode admissions, sorted by patient and time; one is in memory at a time.
+
+    Args:
+        keeps_death_codes: see `features.encode`.
+    """
+    target = target_named(schema.target)
+    encoded = encode(records, schema, keeps_death_codes=keeps_death_codes)
+    return dataset_of(
+        (
+            ExampleRow(
+                record.subject_id, inputs, target.label_of(record), rule_of_thumb_band(record)
+            )
+            for record, inputs in encoded
+        ),
+        schema,
     )
 
 

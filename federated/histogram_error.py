@@ -35,12 +35,7 @@ from federated.metrics import (
     measure,
     scored_classes,
 )
-from federated.plan import (
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import add_run_arguments, plan_of
 from federated.prediction import predict_rows
 from federated.seeds import rng_for
 from federated.simulation import SimulationResult, simulate
@@ -292,14 +287,7 @@ def main() -> None:
         }
     else:
         with refusals("histogram-error"):
-            plan = make_plan(
-                target=options.target,
-                network=options.network,
-                strategy=options.strategy,
-                strategy_parameters=strategy_parameters_of(vars(options)),
-                num_rounds=options.rounds,
-                local_training=local_training_of(vars(options)),
-            )
+            plan = plan_of(vars(options))
             datasets = read_datasets(options.data, options.target)
             result = simulate(datasets, plan, seed=options.seed)
         rows = {part: scored(datasets, result, split) for part, split in PARTS.items()}

@@ -263,3 +263,15 @@ def make_plan(
         leaves_the_hospital=leaves + (controls if chosen.uses_controls else ()),
         stays_in_the_hospital=stays,
     )
+
+
+def plan_of(options: Mapping[str, Any]) -> TrainingPlan:
+    """The plan that the options of `add_run_arguments` ask for. Raises as `make_plan`."""
+    return make_plan(
+        target=options["target"],
+        network=options["network"],
+        strategy=options["strategy"],
+        strategy_parameters=strategy_parameters_of(options),
+        num_rounds=options["rounds"],
+        local_training=local_training_of(options),
+    )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from federated.__main__ import read_datasets
@@ -26,17 +25,10 @@ from federated.features import TEST, VALIDATION
 from federated.intervals import Interval, auroc_statistic, resample
 from federated.metrics import auroc, cross_entropies
 from federated.params import Params
-from federated.plan import (
-    TrainingPlan,
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import TrainingPlan, add_run_arguments, plan_of
 from federated.prediction import predict_rows
-from federated.rounds import first_params, first_server_state, takes_part
-from federated.scaling import FeatureScaling, feature_statistics, pooled_scaling
-from federated.simulation import run_round
+from federated.scaling import FeatureScaling
+from federated.simulation import simulate_rounds
 from federated.strategies import StrategyParameters
 from federated.suppression import MIN_PATIENTS
 
@@ -115,33 +107,21 @@ def after_each_round(
     Args:
         datasets: by client id; one with too few labelled patients sits out.
     Raises:
-        EmptyRoundError: nobody can take part.
+        As `simulate`.
     """
-    torch.set_num_threads(1)  # as `simulate`: with more, other bits
     validation = _everyone(datasets)
     rows = validation.rows(VALIDATION)
     labels = validation.labels[rows]
-    taking_part = {name: datasets[name] for name in sorted(datasets)}
-    taking_part = {name: d for name, d in taking_part.items() if takes_part(plan, d)}
-    scaling = pooled_scaling(feature_statistics(dataset) for dataset in taking_part.values())
-    params = first_params(plan, seed=seed)
-    server_state = first_server_state(plan, params, num_clients=len(taking_part))
-    client_states: dict[str, Params] = {}
-    for round_number in range(1, plan.num_rounds + 1):
-        params, server_state = run_round(
-            params,
-            taking_part,
-            plan,
-            scaling,
-            seed=seed,
-            round_number=round_number,
-            server_state=server_state,
-            client_states=client_states,
-        )
-        probabilities = predict_rows(params, scaling, validation, rows)
+    for round_number, result in enumerate(simulate_rounds(datasets, plan, seed=seed), start=1):
+        probabilities = predict_rows(result.params, result.scaling, validation, rows)
         loss = cross_entropies(labels, probabilities).mean()
         yield TrainedModel(
-            plan, round_number, params, scaling, float(loss), auroc(labels, probabilities)
+            plan,
+            round_number,
+            result.params,
+            result.scaling,
+            float(loss),
+            auroc(labels, probabilities),
         )
 
 
@@ -276,14 +256,7 @@ def main() -> None:
     parser.add_argument("--json", type=output_file, help="write the figures to this file")
     options = parser.parse_args()
     with refusals("pooled-best"):
-        plan = make_plan(
-            target=options.target,
-            network=options.network,
-            strategy=options.strategy,
-            strategy_parameters=strategy_parameters_of(vars(options)),
-            num_rounds=options.rounds,
-            local_training=local_training_of(vars(options)),
-        )
+        plan = plan_of(vars(options))
         found = compare_with_best_pooled(
             read_datasets(options.data, options.target),
             plan,

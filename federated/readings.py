@@ -10,16 +10,13 @@ lets one linear model be right at every kind of node.
 import hashlib
 import json
 import math
-from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import numpy as np
-
-from federated.datasets import UNLABELLED, ClientDataset
+from federated.datasets import ClientDataset, ExampleRow, dataset_of
 from federated.errors import InvalidValueError
-from federated.features import EncodedExample, FeatureSchema, split_of
+from federated.features import EncodedExample, FeatureSchema
 from federated.targets import HIGH, LOW, MEDIUM, target_named
 
 
@@ -181,28 +178,15 @@ def warning_band(values: Mapping[str, float]) -> int:
 def build_readings(records: Iterable[ReadingRecord], schema: FeatureSchema) -> ClientDataset:
     """Encode readings in the order given; those of one subject stand together."""
     target = target_named(schema.target)
-    indices, offsets, numeric = array("i"), array("q", [0]), array("f")
-    labels, splits, bands, subjects = array("b"), array("b"), array("b"), array("i")
-    subject, subject_id = -1, None
-    for record in records:
-        if record.subject_id != subject_id:
-            subject, subject_id = subject + 1, record.subject_id
-            split = split_of(record.subject_id)
-        encoded = encode_reading(record.values)
-        indices.extend(encoded.sparse)
-        offsets.append(len(indices))
-        numeric.extend(encoded.numeric)
-        label = target.label_of(record)
-        labels.append(UNLABELLED if label is None else label)
-        splits.append(split)
-        bands.append(warning_band(record.values))
-        subjects.append(subject)
-    return ClientDataset(
-        indices=np.frombuffer(indices, np.int32),
-        offsets=np.frombuffer(offsets, np.int64),
-        numeric=np.frombuffer(numeric, np.float32).reshape(-1, len(schema.numeric_inputs)),
-        labels=np.frombuffer(labels, np.int8),
-        splits=np.frombuffer(splits, np.int8),
-        bands=np.frombuffer(bands, np.int8),
-        patients=np.frombuffer(subjects, np.int32),
+    return dataset_of(
+        (
+            ExampleRow(
+                record.subject_id,
+                encode_reading(record.values),
+                target.label_of(record),
+                warning_band(record.values),
+            )
+            for record in records
+        ),
+        schema,
     )

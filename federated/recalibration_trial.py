@@ -23,13 +23,7 @@ from federated.features import VALIDATION
 from federated.histograms import logits_of
 from federated.intervals import number_in_words
 from federated.metrics import scored_classes
-from federated.plan import (
-    TrainingPlan,
-    add_run_arguments,
-    local_training_of,
-    make_plan,
-    strategy_parameters_of,
-)
+from federated.plan import TrainingPlan, add_run_arguments, plan_of
 from federated.prediction import predict_rows
 from federated.seeds import rng_for
 from federated.simulation import SimulationResult, simulate
@@ -126,14 +120,7 @@ def main() -> None:
     add_run_arguments(parser)
     options = parser.parse_args()
     with refusals("recalibration-trial"):
-        plan = make_plan(
-            target=options.target,
-            network=options.network,
-            strategy=options.strategy,
-            strategy_parameters=strategy_parameters_of(vars(options)),
-            num_rounds=options.rounds,
-            local_training=local_training_of(vars(options)),
-        )
+        plan = plan_of(vars(options))
         datasets = read_datasets(options.data, options.target)
         result = simulate(datasets, plan, seed=options.seed)
         found = recalibrations(datasets, plan, result, seed=options.seed)

@@ -4,6 +4,7 @@ A served run takes the same steps (`federated.rounds`) on the same data, and end
 `python -m federated DIR` runs it on a cohort folder.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -53,7 +54,23 @@ def simulate(
     on_round: Callable[[int], None] = lambda round_number: None,
     on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
 ) -> SimulationResult:
-    """Train as the federation would: round 0 for the scaling, then rounds 1..n.
+    """Train as the federation would, and return where the last round ends.
+
+    Arguments and errors are those of `simulate_rounds`.
+    """
+    rounds = simulate_rounds(datasets, plan, seed=seed, on_round=on_round, on_update=on_update)
+    return deque(rounds, maxlen=1).pop()
+
+
+def simulate_rounds(
+    datasets: Mapping[str, ClientDataset],
+    plan: TrainingPlan,
+    *,
+    seed: int,
+    on_round: Callable[[int], None] = lambda round_number: None,
+    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
+) -> Iterator[SimulationResult]:
+    """Round 0 for the scaling, then rounds 1..n: where the federation is after each of these.
 
     Args:
         datasets: by client id; one with too few labelled patients sits out.
@@ -93,7 +110,7 @@ def simulate(
             on_update=arriving,
         )
         on_round(round_number)
-    return SimulationResult(params, scaling, client_ids, local_params)
+        yield SimulationResult(params, scaling, client_ids, dict(local_params))
 
 
 def run_round(

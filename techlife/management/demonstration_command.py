@@ -16,7 +16,7 @@ from django.db import connection
 
 from envoys.models import Envoy
 from federated.errors import FederatedError
-from federated.plan import check_seed, local_training_of, make_plan, strategy_parameters_of
+from federated.plan import check_seed, local_training_of, plan_of, strategy_parameters_of
 from techlife import demonstration
 from techlife.processes import (
     ProcessError,
@@ -208,14 +208,7 @@ class DemonstrationCommand(BaseCommand):
 
 def check_run_options(options: dict[str, Any]) -> None:
     """Raises CommandError, FederatedError: what is wrong with an option that all runs have."""
-    make_plan(
-        target=options["target"],
-        network=options["network"],
-        strategy=options["strategy"],
-        strategy_parameters=strategy_parameters_of(options),
-        num_rounds=options["rounds"],
-        local_training=local_training_of(options),
-    )
+    plan_of(options)
     check_seed(options["seed"])  # one that no command line has read, as in `call_command`
     report = options.get("report")
     if report and (report.is_dir() or not report.absolute().parent.is_dir()):

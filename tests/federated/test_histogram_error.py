@@ -108,7 +108,7 @@ def test_where_there_is_nothing_to_compare_the_table_says_why(tmp_path, monkeypa
     small = {name: make_hospital(12, prefix=name) for name in ("north", "west", "south")}
     monkeypatch.setattr(histogram_error, "read_datasets", lambda data, target: small)
     plan = partial(make_plan, min_examples=1)
-    monkeypatch.setattr(histogram_error, "make_plan", plan)
+    monkeypatch.setattr("federated.plan.make_plan", plan)
     monkeypatch.setattr(sys, "argv", ["histogram-error", "--data", ".", "--rounds", "1"])
     main()
     lines = capsys.readouterr().out.splitlines()[2:]

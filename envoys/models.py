@@ -140,6 +140,22 @@ class User(AbstractUser):
         return self.role in (self.Role.DATA_SCIENTIST, self.Role.ADMINISTRATOR)
 
 
+class AuditSeal(models.Model):
+    """A batch of events, chained to the batches before it: see `envoys.audit_chain`."""
+
+    number = models.PositiveIntegerField(unique=True)  # 1, 2, …
+    num_events = models.PositiveIntegerField()
+    head = models.CharField(max_length=64)  # sha256 of the head before it and of its events
+    sealed_at = models.DateTimeField(auto_now_add=True)
+    stored_at = models.DateTimeField(null=True)  # when its head was put into storage too
+
+    class Meta:
+        ordering = ["-number"]
+
+    def __str__(self) -> str:
+        return f"seal {self.number}"
+
+
 class AuditEvent(models.Model):
     """Who did or saw what, to which row. Appended to, never changed; pseudonyms only."""
 
@@ -147,13 +163,41 @@ class AuditEvent(models.Model):
     action = models.CharField(max_length=60)
     target = models.CharField(max_length=120)  # "<model>:<primary key>"
     happened_at = models.DateTimeField(auto_now_add=True)
+    # The one thing that is added later, once.
+    seal = models.ForeignKey(
+        AuditSeal, null=True, on_delete=models.PROTECT, related_name="events", db_index=False
+    )
 
     class Meta:
         ordering = ["-happened_at", "-pk"]
-        indexes = [models.Index(fields=["target", "happened_at"])]
+        indexes = [
+            models.Index(fields=["target", "happened_at"]),
+            models.Index(fields=["seal", "id"], name="events_of_a_seal"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.happened_at:%Y-%m-%d %H:%M} {self.action} {self.target}"
+
+
+class ServiceToken(models.Model):
+    """What a program shows instead of a password: for some actions, and for a limited time."""
+
+    name = models.CharField(max_length=80)
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="service_tokens")
+    key_sha256 = models.CharField(max_length=64, unique=True)  # the key itself is shown once
+    key_start = models.CharField(max_length=12)  # by which a person knows it again
+    actions = models.JSONField(default=list)  # names of the access list; nothing else is allowed
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key_start}…)"
 
 
 class IdempotentCall(models.Model):

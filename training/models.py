@@ -216,6 +216,8 @@ class RunParticipant(models.Model):
     snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.PROTECT, related_name="+")
     num_labelled_patients = models.PositiveIntegerField(default=0)  # 0: not counted yet
     sits_out_because = models.TextField(blank=True)
+    # Somebody looked at an odd update of it and released it: it is not screened again in this run.
+    is_trusted = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["envoy__slug"]
@@ -338,6 +340,8 @@ class ReceivedUpdate(models.Model):
         ACCEPTED = "ACCEPTED", "Accepted"
         REFUSED = "REFUSED", "Refused"
         LATE = "LATE", "Late"
+        QUARANTINED = "QUARANTINED", "In quarantine"  # unlike the others: a person decides
+        REJECTED = "REJECTED", "Rejected"  # a person has decided that it does not count
 
     assignment = models.ForeignKey(
         RoundAssignment, on_delete=models.CASCADE, related_name="updates"
@@ -351,6 +355,10 @@ class ReceivedUpdate(models.Model):
     metrics = models.JSONField(default=dict)
     verdict = models.CharField(max_length=16, choices=Verdict.choices)
     reason = models.TextField(blank=True)
+    # How it differs from the round's others, see `federated.screening`; empty: not looked at.
+    screening = models.JSONField(default=dict)
+    decided_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    decided_at = models.DateTimeField(null=True)  # when it was released or rejected
     received_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

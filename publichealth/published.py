@@ -21,11 +21,16 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _answer(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    content = _encode(body).encode()
     return HttpResponse(
-        _encode(body),
+        content,
         status=status,
         content_type="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
+        headers={
+            "Cache-Control": "no-store",
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        },
     )
 
 

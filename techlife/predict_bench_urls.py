@@ -1,7 +1,7 @@
 """The site's URLs, and beside them a view that does nothing: what `/predict` is held against.
 
-Served by `predict_bench` alone. Both views take the way of `/predict` through the middleware: the
-access list knows them as it knows a call's view.
+Served by `predict_bench` alone. Both views take the way of every other page through the middleware
+(`/predict` takes a shorter one): the access list knows them as it knows a call's view.
 """
 
 import sys

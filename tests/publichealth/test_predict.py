@@ -13,6 +13,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from redis.exceptions import RedisError
 
+from envoys.access import Capability, capabilities_of
 from federated.readings import INPUT_NAMES
 from publichealth import rate_limit
 from publichealth.advice import DISCLAIMER, advice_for, air_band
@@ -55,6 +56,19 @@ def test_the_risk_is_answered_with_what_drives_it_and_what_to_do(path):
     assert answer["drivers"][0]["title"] == "Air quality index"
     assert answer["drivers"][0]["change"] < 0
     assert answer["advice"][-1] == DISCLAIMER
+
+
+def test_predict_passes_by_sessions_and_keeps_the_security_headers(monkeypatch):
+    assert set(capabilities_of("published:predict", "POST")) == {Capability.ANYONE}
+    make_serving(training_distribution=trained_on(*TODAY))
+    monkeypatch.setattr("django.contrib.sessions.middleware.SessionMiddleware.__call__", None)
+    response = Client().post("/predict", json.dumps(TODAY), content_type="application/json")
+    assert response.status_code == 200
+    assert not response.cookies
+    assert response.headers["Content-Length"] == str(len(response.content))
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
 def test_the_threshold_itself_is_high():

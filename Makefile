@@ -5,15 +5,19 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby bench-local attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages notebooks screens test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby bench-local attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages notebooks screens lock licences test lint types contract migrations pytest
 
 install: $(STAMP)
 
-# torch first and by its exact version: a later requirement then finds it installed.
-$(STAMP): requirements.txt requirements-dev.txt
+# Every package is named in a lock file, so pip looks for no others and takes none with another hash.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+
+# PyTorch first, without CUDA where the index has such a build.
+$(STAMP): $(wildcard requirements*.txt)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP) -r requirements-torch-cpu.txt 2> /dev/null \
+	  || $(PIP) -r requirements-torch.txt -r requirements-cuda.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $(STAMP)
 
 demo: install
@@ -68,6 +72,16 @@ notebooks: install
 
 screens: install
 	@$(BIN)/python -m tests.screens $(ARGS)
+
+# After a change of requirements.in or requirements-dev.in.
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links --no-annotate --quiet
+lock: install
+	$(LOCK) requirements.in -o requirements.txt
+	$(LOCK) requirements-dev.in -c requirements.txt -o requirements-dev.txt
+
+licences: install
+	@$(BIN)/python -m techlife.licences
 
 test: lint types contract migrations pytest
 

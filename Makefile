@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby bench-local attack outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages notebooks screens lock licences test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby bench-local attack screening outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages bench-audit notebooks bench-enumeration fuzz screens lock licences test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -14,6 +14,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require
 
 # PyTorch first, without CUDA where the index has such a build.
 $(STAMP): $(wildcard requirements*.txt)
+	@echo "Installing into $(VENV): about two minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements-torch-cpu.txt 2> /dev/null \
 	  || $(PIP) -r requirements-torch.txt -r requirements-cuda.txt
@@ -37,6 +38,9 @@ bench-local: install
 
 attack: install
 	@$(BIN)/python -m federated.attack_report $(ARGS)
+
+screening: install
+	@$(BIN)/python -m federated.screening_report $(ARGS)
 
 outcome-codes: install
 	@$(BIN)/python -m federated.outcome_codes $(ARGS)
@@ -65,10 +69,19 @@ bench-predict: install
 bench-pages: install
 	@$(BIN)/python manage.py bench_pages $(ARGS)
 
+bench-audit: install
+	@$(BIN)/python manage.py bench_audit $(ARGS)
+
 # As run, with their figures, in build/notebooks.
 notebooks: install
 	@mkdir -p build/notebooks
 	$(BIN)/jupyter execute notebooks/*.ipynb --output='../build/notebooks/{notebook_name}'
+
+bench-enumeration: install
+	@$(BIN)/python -W ignore -m tests.enumeration $(ARGS)
+
+fuzz: install
+	@$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
 
 screens: install
 	@$(BIN)/python -m tests.screens $(ARGS)

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import (
+    before_task_publish,
     heartbeat_sent,
     task_prerun,
     worker_init,
@@ -15,6 +16,7 @@ from celery.signals import (
 )
 
 SIGN_SECONDS = 10.0
+TIDY_SECONDS = 60.0
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "techlife.settings")
 
@@ -49,12 +51,28 @@ def drop_stale_connections(**kwargs: Any) -> None:
     close_old_connections()
 
 
+@before_task_publish.connect
+def send_request_id(headers: Any = None, **kwargs: Any) -> None:
+    from techlife import request_ids
+
+    request_ids.send_along(headers)
+
+
+@task_prerun.connect
+def take_request_id(task: Any = None, **kwargs: Any) -> None:
+    """Of the click that the task comes of, through however many tasks; else one of its own."""
+    from techlife import request_ids
+
+    request_ids.begin_task(task)
+
+
 class SignOfLife:
     """What the tasks page knows of this worker, written by its main process every few seconds."""
 
     def __init__(self) -> None:
         self._worker: dict[str, Any] = {}
         self._written_at = 0.0
+        self._tidied_at = 0.0
 
     def introduce(self, consumer: Any) -> None:
         from django.utils import timezone
@@ -71,12 +89,16 @@ class SignOfLife:
         from django.db import Error
 
         from envoys.workers import record_sign
+        from training.arrays import remove_unneeded_arrays
 
         if not self._worker or time.monotonic() - self._written_at < SIGN_SECONDS:
             return
         self._written_at = time.monotonic()
         try:
-            record_sign(**self._worker)
+            if time.monotonic() - self._tidied_at > TIDY_SECONDS:
+                self._tidied_at = time.monotonic()
+                remove_unneeded_arrays()  # of what was erased, by another host perhaps
+            record_sign(**self._worker)  # last: it ends the connection
         except Error as error:  # the work matters more than the page that shows it
             logging.getLogger(__name__).warning("no sign of life written: %s", error)
 

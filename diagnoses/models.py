@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Self
 from django.db import models
 from django.db.models import Q
 
-from envoys.encryption import EncryptedTextField, name_index
+from envoys.encryption import EncryptedTextField, name_index, name_indexes
 from envoys.models import Envoy, User
 from envoys.work import LeasedWork, WorkQuerySet
 from federated.code_report import seen_from_outside
@@ -101,7 +101,7 @@ class ImportedQuerySet(models.QuerySet[Any]):
 class PatientQuerySet(ImportedQuerySet):
     def named(self, name: str) -> Self:
         """Patients of exactly this name, whatever its case and spacing."""
-        return self.filter(name_index=name_index(name))
+        return self.filter(name_index__in=name_indexes(name))
 
 
 def new_subject_id() -> str:
@@ -286,6 +286,8 @@ class Snapshot(LeasedWork):
     requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)
+    # A patient in it was erased, so its files are gone; the hashes stay, runs name them.
+    removed_at = models.DateTimeField(null=True)
 
     objects: ClassVar = HospitalWorkQuerySet.as_manager()
 
@@ -372,3 +374,30 @@ class Upload(LeasedWork):
     @property
     def is_imported(self) -> bool:
         return self.stage == self.Stage.IMPORT and self.status == self.Status.COMPLETE
+
+
+class PatientErasure(LeasedWork):
+    """A patient who was erased: the rows at once, then what storage holds."""
+
+    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="patient_erasures")
+    patient_number = models.PositiveBigIntegerField()  # by which the audit names who is gone
+    # By it an import sees that a file would bring the patient back; see `diagnoses.services.erased`.
+    subject_sha256 = EncryptedTextField(blank=True)
+    counts = models.JSONField(default=list)  # [{"what", "count"}]: what went
+    remains = models.JSONField(default=list)  # [{"what", "why"}], in words
+    seen = models.JSONField(default=list)  # sha256 of exports found to be without the patient
+    requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    completed_at = models.DateTimeField(null=True)
+
+    objects: ClassVar = HospitalWorkQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"erasure {self.pk} of a patient of envoy {self.envoy_id}"
+
+    @property
+    def may_return(self) -> bool:
+        return not self.subject_sha256

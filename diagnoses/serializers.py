@@ -226,10 +226,12 @@ class ExportSerializer(serializers.ModelSerializer[Snapshot]):
             "outcomes_sha256",
             "created_at",
             "completed_at",
+            "removed_at",
         ]
         read_only_fields = fields
         extra_kwargs = {
             "reason": {"help_text": "why it failed"},
+            "removed_at": {"help_text": "when its files went, since a patient in it was erased"},
             "sha256": {"help_text": "identifies the export: the hash of its two files' hashes"},
         }
 

@@ -7,12 +7,13 @@ is the business of `visible_to`: another hospital's row is a 404 too.
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 
 from envoys.models import User
+from federated.targets import DIAGNOSES
 
 DOCTOR = User.Role.DOCTOR
 DATA_SCIENTIST = User.Role.DATA_SCIENTIST
@@ -26,6 +27,7 @@ class Capability(Enum):
     ANYONE = "anyone"
     SIGNED_IN = "whoever is logged in"
     PATIENTS = "patients, diagnoses and predictions of one's own hospital"
+    READINGS = "readings of one's own node"
     APPROVAL = "answer for one's own hospital's part"
     FIGURES = "counts and metrics, cells under 10 suppressed"
     PACKAGES = "read what hospitals are asked to approve"
@@ -38,6 +40,7 @@ class Capability(Enum):
 
 ROLES: dict[Capability, frozenset[str]] = {
     Capability.PATIENTS: frozenset({DOCTOR}),
+    Capability.READINGS: frozenset({DOCTOR}),
     Capability.APPROVAL: frozenset({DOCTOR}),
     Capability.FIGURES: frozenset({DOCTOR, DATA_SCIENTIST, PUBLIC_HEALTH, ADMINISTRATOR}),
     Capability.PACKAGES: frozenset({DOCTOR, DATA_SCIENTIST, ADMINISTRATOR}),
@@ -47,7 +50,7 @@ ROLES: dict[Capability, frozenset[str]] = {
     Capability.THRESHOLDS: frozenset({PUBLIC_HEALTH, ADMINISTRATOR}),
     Capability.ACCOUNTS: frozenset({ADMINISTRATOR}),
 }
-OF_A_HOSPITAL = frozenset({Capability.PATIENTS, Capability.APPROVAL})
+OF_A_HOSPITAL = frozenset({Capability.PATIENTS, Capability.READINGS, Capability.APPROVAL})
 
 
 def may(user: User | AnonymousUser, capability: Capability) -> bool:
@@ -60,6 +63,8 @@ def may(user: User | AnonymousUser, capability: Capability) -> bool:
         return True
     if capability in OF_A_HOSPITAL and user.envoy_id is None:
         return False  # an administrator has not said which hospital yet
+    if capability is Capability.PATIENTS and user.envoy and user.envoy.dataset != DIAGNOSES:
+        return False  # a node of readings has no patients
     return user.role in ROLES[capability]
 
 
@@ -101,12 +106,22 @@ C = Capability
 
 ACTIONS: tuple[Action, ...] = (
     # The site itself
-    action("ask whether it runs", C.ANYONE, "GET healthz", page_only="for machines as it is"),
+    action(
+        "ask whether it runs",
+        C.ANYONE,
+        "GET healthz",
+        "GET readyz",
+        page_only="for machines as it is",
+    ),
     action(
         "log in",
         C.ANYONE,
         "GET login",
         "POST login",
+        "GET login-code",
+        "POST login-code",
+        "GET login-set-up",
+        "POST login-set-up",
         "POST api:token",
         "POST api:token-refresh",
         "POST published:login",
@@ -128,6 +143,43 @@ ACTIONS: tuple[Action, ...] = (
         "POST password_change",
         "GET password_change_done",
         "POST api:password-change",
+    ),
+    action(
+        "set up two-step login",
+        C.SIGNED_IN,
+        "GET account-security",
+        "GET two-step-set-up",
+        "POST two-step-set-up",
+        "POST two-step-codes",
+        "POST two-step-turn-off",
+        page_only="a person's phone reads it from the screen",
+    ),
+    action(
+        "end one's logins",
+        C.SIGNED_IN,
+        "GET account-security",
+        "POST logins-end",
+        "POST api:logins-end",
+    ),
+    action(
+        "see access tokens",
+        C.FEDERATION,
+        "GET access-token-list",
+        "GET api:access-token-list",
+        "GET api:access-token-detail",
+    ),
+    action(
+        "make an access token",
+        C.FEDERATION,
+        "GET access-token-create",
+        "POST access-token-create",
+        "POST api:access-token-list",
+    ),
+    action(
+        "revoke an access token",
+        C.FEDERATION,
+        "POST access-token-revoke",
+        "POST api:access-token-revoke",
     ),
     action("see who one is", C.SIGNED_IN, "GET home", "GET api:me"),
     action(
@@ -170,6 +222,40 @@ ACTIONS: tuple[Action, ...] = (
         "GET diagnoses:patient-edit",
         "POST diagnoses:patient-edit",
         "PATCH api:patient-detail",
+    ),
+    action(
+        "hand over everything stored of a patient",
+        C.PATIENTS,
+        "GET inference:patient-data",
+        "GET api:patient-data",
+    ),
+    action(
+        "erase a patient",
+        C.PATIENTS,
+        "GET inference:patient-erase",
+        "POST inference:patient-erase",
+        "DELETE api:patient-detail",
+    ),
+    action(
+        "see what remains of erased patients",
+        C.PATIENTS,
+        "GET inference:patient-erasure-list",
+        "GET inference:patient-erasure-detail",
+        "GET inference:patient-erasure-live",
+        "GET api:patient-erasure-list",
+        "GET api:patient-erasure-detail",
+    ),
+    action(
+        "let an erased patient return",
+        C.PATIENTS,
+        "POST inference:patient-erasure-return",
+        "POST api:patient-erasure-return",
+    ),
+    action(
+        "hand over everything stored of one's hospital",
+        C.PATIENTS,
+        "GET inference:hospital-data",
+        "GET api:hospital-data",
     ),
     action(
         "see admissions",
@@ -452,6 +538,15 @@ ACTIONS: tuple[Action, ...] = (
         "DELETE api:envoy-detail",
     ),
     action(
+        "see what remains of deleted envoys",
+        C.FEDERATION,
+        "GET inference:erasure-list",
+        "GET inference:erasure-detail",
+        "GET inference:erasure-live",
+        "GET api:erasure-list",
+        "GET api:erasure-detail",
+    ),
+    action(
         "make a study",
         C.FEDERATION,
         "GET training:study-create",
@@ -478,6 +573,25 @@ ACTIONS: tuple[Action, ...] = (
         C.FEDERATION,
         "POST training:assignment-retry",
         "POST api:assignment-retry",
+    ),
+    action(
+        "see updates and what is in quarantine",
+        C.FEDERATION,
+        "GET training:quarantine-list",
+        "GET api:update-list",
+        "GET api:update-detail",
+    ),
+    action(
+        "release an update from quarantine",
+        C.FEDERATION,
+        "POST training:update-release",
+        "POST api:update-release",
+    ),
+    action(
+        "reject an update in quarantine",
+        C.FEDERATION,
+        "POST training:update-reject",
+        "POST api:update-reject",
     ),
     action(
         "train one envoy by hand",
@@ -514,6 +628,19 @@ ACTIONS: tuple[Action, ...] = (
         "GET api:worker-list",
     ),
     action("retry a task", C.FEDERATION, "POST envoys:task-retry", "POST api:task-retry"),
+    # Users and audit
+    action(
+        "read the audit",
+        C.ACCOUNTS,
+        "GET envoys:audit-event-list",
+        "GET api:audit-event-list",
+    ),
+    action(
+        "export the audit",
+        C.ACCOUNTS,
+        "GET envoys:audit-event-export",
+        "GET api:audit-event-export",
+    ),
     # Public health
     action(
         "see risk and air in the cities",
@@ -537,19 +664,19 @@ ACTIONS: tuple[Action, ...] = (
     ),
     action(
         "read a node's readings back",
-        C.PATIENTS,
+        C.READINGS,
         "GET api:reading-list",
         call_only="pages show figures of them, not rows",
     ),
     action(
         "see the node at a glance",
-        C.PATIENTS,
+        C.READINGS,
         "GET publichealth:node-dashboard",
         "GET api:node-summary",
     ),
     action(
         "record readings",
-        C.PATIENTS,
+        C.READINGS,
         "POST api:reading-list",
         call_only="devices send them",
     ),
@@ -612,31 +739,76 @@ ACTIONS: tuple[Action, ...] = (
 )
 
 
+# What the audit keeps no event of: nothing of ours is shown or changed there. Beside these it leaves
+# out whatever `ANYONE` may use (logging in and asking for an account record themselves, and who asks
+# for a risk is nobody's business), the parts of pages that ask for themselves again (`…-live`: the
+# page they are part of was recorded), and what no URL of this list serves, as static files.
+UNAUDITED = frozenset(
+    {
+        # empty forms
+        "GET diagnoses:patient-register",
+        "GET diagnoses:import-create",
+        "GET envoys:envoy-create",
+        "GET training:study-create",
+        "GET password_change",
+        "GET password_change_done",
+        # keeps what is searched for; the list that is shown then is recorded
+        "POST inference:patient-list",
+        # the public code list, asked with every letter typed
+        "GET diagnoses:icd-code-search",
+        "POST diagnoses:icd-code-search",
+        "GET api:icd-code-list",
+        "GET api:icd-code-detail",
+        # what the page of a run, which was recorded, draws
+        "GET training:run-curves",
+        # words for the admin's own scripts
+        "GET admin:jsi18n",
+    }
+)
+
+
 @cache
-def _capabilities() -> dict[str, dict[str, list[Capability]]]:
-    """View name -> method -> who may: several actions may share a page, and either opens it."""
-    table: dict[str, dict[str, list[Capability]]] = {}
+def _actions() -> dict[str, dict[str, list[Action]]]:
+    """View name -> method -> what it does: several actions may share a page."""
+    table: dict[str, dict[str, list[Action]]] = {}
     for each in ACTIONS:
         for route in each.routes:
             method, _, name = route.partition(" ")
-            table.setdefault(name, {}).setdefault(method, []).append(each.capability)
+            table.setdefault(name, {}).setdefault(method, []).append(each)
     return table
 
 
-def capabilities_of(view_name: str, method: str) -> list[Capability]:
-    """Of which capabilities one opens a route; none for a route that is in no action.
+def actions_of(view_name: str, method: str) -> list[Action]:
+    """What a route does; nothing for a route that is in no action.
 
     A method that a route does not have is judged as the route's others are: who may use the route
     learns from the view that the method is wrong, and nobody else learns that there is a route.
     """
-    methods = _capabilities().get(view_name)
+    methods = _actions().get(view_name)
     if methods is None:
         namespace = view_name.rpartition(":")[0]
-        methods = _capabilities().get(f"{namespace}:*", {})
+        methods = _actions().get(f"{namespace}:*", {})
     method = "GET" if method == "HEAD" else method
     if method in methods:
         return methods[method]
     return methods.get("*") or [each for several in methods.values() for each in several]
+
+
+def capabilities_of(view_name: str, method: str) -> list[Capability]:
+    """Of which capabilities one opens a route: either of the actions that share it is enough."""
+    return [each.capability for each in actions_of(view_name, method)]
+
+
+@lru_cache(maxsize=4096)  # a method may be any word that a stranger sends
+def is_audited(view_name: str, method: str) -> bool:
+    """Whether the audit keeps an event of every request of somebody who is logged in."""
+    capabilities = capabilities_of(view_name, method)
+    return (
+        bool(capabilities)
+        and Capability.ANYONE not in capabilities
+        and not view_name.endswith("-live")
+        and f"{'GET' if method == 'HEAD' else method} {view_name}" not in UNAUDITED
+    )
 
 
 def may_use(user: Any, view_name: str, method: str) -> bool:

@@ -7,31 +7,23 @@ from django.contrib.auth import authenticate, password_validation
 from django.contrib.auth.models import update_last_login
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.http import HttpRequest
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.settings import api_settings
-from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
+from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.utils import get_md5_hash_password
 
-from envoys import audit
+from envoys import audit, lockout, service_tokens, two_step
 from envoys.access import ACTIONS, may
+from envoys.errors import AccountRefusedError, CodeNeededError, LoginRefusedError
+from envoys.logins import end_logins
 from envoys.models import User
-from federated.errors import FederatedError
+from federated.errors import InvalidValueError
+from federated.plain_text import check_plain
 
 # An administrator is made by an administrator.
 ROLES_TO_ASK_FOR = (User.Role.DOCTOR, User.Role.DATA_SCIENTIST, User.Role.PUBLIC_HEALTH)
-
-
-class AccountRefusedError(FederatedError):
-    """What is wrong with an account or a password: field -> texts."""
-
-    def __init__(self, problems: dict[str, list[str]]) -> None:
-        super().__init__(" ".join(text for texts in problems.values() for text in texts))
-        self.problems = problems
-
-
-class LoginRefusedError(FederatedError):
-    """A wrong name, password or token, or an account that is not active."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +35,50 @@ class Tokens:
     user: User
 
 
-@transaction.atomic
-def open_tokens(*, username: str, password: str) -> Tokens:
+def open_tokens(*, request: HttpRequest, username: str, password: str, otp: str = "") -> Tokens:
     """Log a program in.
 
+    Args:
+        request: where it comes from counts, when it is wrong.
+        otp: the code of the second step, for accounts that have one.
     Raises:
         LoginRefusedError: which of the possible reasons it was, a stranger is not told.
+        CodeNeededError: the password was right, and a code is missing.
     """
-    user = authenticate(username=username, password=password)
+    user = authenticate(request, username=username, password=password)
     if not isinstance(user, User):
+        record_refused_login(username)
         raise LoginRefusedError("Wrong username or password, or the account has not been activated")
-    update_last_login(None, user)  # type: ignore[arg-type]
-    audit.record(user, "logged in", user)
-    return _tokens_of(user)
+    two_steps = two_step.is_on(user)
+    if two_steps and not otp:
+        raise CodeNeededError("This account logs in by two steps: send the app's code as `otp`")
+    if two_steps:
+        two_step.check_code(request, user, otp)
+    elif two_step.is_required(user):
+        raise CodeNeededError(
+            "This account has to log in by two steps: log in on the site once, to set it up"
+        )
+    with transaction.atomic():
+        update_last_login(None, user)  # type: ignore[arg-type]
+        lockout.forget_failures(request, user)
+        audit.record(user, "logged in", user)
+        return _tokens_of(user, two_steps=two_steps)
 
 
-def _tokens_of(user: User) -> Tokens:
+def record_refused_login(username: str) -> None:
+    """Of an account that there is, by its number; who it was that tried is not known."""
+    if "\0" in username:  # no name, and no text to a database
+        return
+    user = User.objects.filter(username=username).first()
+    if user is not None:
+        audit.record(None, "refused: log in", user)
+
+
+def _tokens_of(user: User, *, two_steps: bool) -> Tokens:
     refresh = RefreshToken.for_user(user)
+    # The row serves to refuse it later, and needs its number only: who reads it is not let in.
+    OutstandingToken.objects.filter(jti=refresh["jti"]).update(token="")
+    refresh["epoch"], refresh["two_step"] = user.login_epoch, two_steps
     return Tokens(str(refresh.access_token), str(refresh), user)
 
 
@@ -76,8 +95,13 @@ def refresh_tokens(text: str) -> Tokens:
         raise LoginRefusedError("The token's account is not active")
     if token.get(api_settings.REVOKE_TOKEN_CLAIM) != get_md5_hash_password(user.password):
         raise LoginRefusedError("The password has changed since: log in again")
+    if token.get("epoch", 0) != user.login_epoch:
+        raise LoginRefusedError("This login has been ended: log in again")
+    two_steps = bool(token.get("two_step"))
+    if two_step.is_required(user) and not two_steps:
+        raise CodeNeededError("This account logs in by two steps: log in again, with `otp`")
     _use_up(token)
-    return _tokens_of(user)
+    return _tokens_of(user, two_steps=two_steps)
 
 
 @transaction.atomic
@@ -130,6 +154,10 @@ def register_account(
         user.full_clean(exclude=["password", "role"])
     except ValidationError as error:
         problems |= error.message_dict
+    try:
+        check_plain(phone, "the phone number")
+    except InvalidValueError as error:
+        problems["phone"] = [str(error)]
     problems |= _problems_of_password(password, user)
     if problems:
         raise AccountRefusedError(problems)
@@ -158,8 +186,6 @@ def _problems_of_password(
 def change_password(user: User, *, old_password: str, new_password: str) -> None:
     """Take a new password, and end every session and token that the old one opened.
 
-    Sessions and access tokens carry a hash of the password; refresh tokens are refused by name.
-
     Raises:
         AccountRefusedError: the old one is wrong, or the new one is too weak; it says why.
     """
@@ -169,16 +195,17 @@ def change_password(user: User, *, old_password: str, new_password: str) -> None
         raise AccountRefusedError(problems)
     user.set_password(new_password)
     user.save(update_fields=["password"])
-    end_tokens(user)
+    end_logins(user)
     audit.record(user, "changed password", user)
 
 
-def end_tokens(user: User) -> None:
-    """Refuse every refresh token that was given to this person."""
-    standing = OutstandingToken.objects.filter(user=user, blacklistedtoken__isnull=True)
-    BlacklistedToken.objects.bulk_create(
-        (BlacklistedToken(token=token) for token in standing), ignore_conflicts=True
-    )
+@transaction.atomic
+def end_own_logins(user: User, *, access_tokens: bool) -> None:
+    """End every session and token of a person's logins, and if asked their programs' tokens."""
+    end_logins(user)
+    if access_tokens:
+        service_tokens.revoke_tokens_of(user, revoked_by=user)
+    audit.record(user, "ended all logins", user)
 
 
 def may_do(user: User) -> list[str]:

@@ -3,30 +3,48 @@
 from typing import Any
 
 from django import forms
-from django.contrib.auth import update_session_auth_hash
+from django.conf import settings
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 
-from envoys import audit
+from envoys import audit, sessions, two_step
 from envoys.account_services import (
     ROLES_TO_ASK_FOR,
-    AccountRefusedError,
     change_password,
+    record_refused_login,
     register_account,
 )
+from envoys.errors import AccountRefusedError
 from envoys.forms import TablerForm
 from envoys.models import User
 
 
 class LoginView(auth_views.LoginView):
+    """The first step of a login, and the only one where an account needs no second."""
+
     redirect_authenticated_user = True
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
-        response = super().form_valid(form)
-        audit.record(form.get_user(), "logged in", form.get_user())
-        return response
+        user = form.get_user()
+        assert isinstance(user, User)
+        if sessions.owes_second_step(user):
+            sessions.begin_second_step(self.request, user, next_url=self.get_redirect_url())
+            return redirect("login-code" if two_step.is_on(user) else "login-set-up")
+        sessions.begin_session(self.request, user, two_steps=False)
+        return HttpResponseRedirect(self.get_success_url())
+
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
+        record_refused_login(form.data.get("username", ""))
+        return super().form_invalid(form)
+
+
+# What the validators of the settings ask for, as people say it.
+PASSWORD_RULES = (
+    f"At least {settings.PASSWORD_MIN_LENGTH} characters, not all digits, not a common password, and"
+    " not like your name or address. A few words that do not belong together do well."
+)
 
 
 class LogoutView(auth_views.LogoutView):
@@ -37,7 +55,9 @@ class LogoutView(auth_views.LogoutView):
 
 
 class PasswordForm(TablerForm, PasswordChangeForm):
-    pass
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["new_password1"].help_text = PASSWORD_RULES
 
 
 class PasswordChangeView(auth_views.PasswordChangeView):
@@ -57,7 +77,7 @@ class PasswordChangeView(auth_views.PasswordChangeView):
         except AccountRefusedError as error:
             form.add_error(None, str(error))
             return self.form_invalid(form)
-        update_session_auth_hash(self.request, user)
+        sessions.keep_session(self.request, user)
         return HttpResponseRedirect(self.get_success_url())
 
 
@@ -86,7 +106,7 @@ class AccountForm(TablerForm, forms.Form):
     )
     password = forms.CharField(
         strip=False,
-        help_text="At least 8 characters, not all digits, and not a common one.",
+        help_text=PASSWORD_RULES,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     password_again = forms.CharField(

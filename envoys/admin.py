@@ -12,17 +12,18 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from envoys import audit
+from envoys import audit, lockout, service_tokens, two_step
 from envoys.access import Capability
-from envoys.account_services import end_tokens
-from envoys.admin_base import Rows, link, person_of
+from envoys.admin_base import Rows, link, person_of, plain_json
 from envoys.errors import NotNowError
-from envoys.models import AuditEvent, Envoy, User, WorkerSign
+from envoys.logins import end_logins
+from envoys.models import AuditEvent, Envoy, ServiceToken, User, WorkerSign
 
 admin.site.unregister(Group)  # roles say who may what
 admin.site.unregister(BlacklistedToken)
@@ -68,31 +69,85 @@ class UserAdmin(Rows, DjangoUserAdmin):
         (
             "Access",
             {
-                "fields": ("role", "envoy", "is_active"),
+                "fields": ("role", "envoy", "is_active", "is_locked"),
                 "description": "Who asks for an account cannot log in before it is active. A doctor"
-                " needs a hospital, and sees the patients of that one only.",
+                " needs a hospital, and sees the patients of that one only. A new role or hospital"
+                " ends the sessions and tokens of the account.",
             },
         ),
         ("Person", {"fields": ("first_name", "last_name", "email", "phone")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = (
-        (None, {"fields": ("username", "usable_password", "password1", "password2")}),
+        (
+            None,
+            {
+                "fields": ("username", "usable_password", "password1", "password2"),
+                "description": "A program needs no password: with password-based authentication"
+                " disabled, the account acts by access tokens only, which you make for it.",
+            },
+        ),
         ("Access", {"fields": ("role", "envoy")}),
         ("Person", {"fields": ("first_name", "last_name", "email", "phone")}),
     )
     filter_horizontal = ()
-    list_display = ("username", "role", link("envoy", "hospital"), "is_active", "last_login")
+    list_display = (
+        "username",
+        "role",
+        link("envoy", "hospital"),
+        "is_active",
+        "logs_in_by",
+        "last_login",
+    )
     list_filter = ("is_active", "role", "envoy")
-    list_select_related = ("envoy",)
+    list_select_related = ("envoy", "two_step")
     search_fields = ("username", "first_name", "last_name", "email")
-    actions = None
+    actions = ("unlock", "reset_two_step", "log_out_everywhere")
+
+    @admin.display(description="logs in by")
+    def logs_in_by(self, user: User) -> str:
+        if user.is_program:
+            return "access tokens only"
+        device = getattr(user, "two_step", None)
+        return "password and code" if device and device.confirmed else "password"
+
+    @admin.display(description="locked", boolean=True)
+    def is_locked(self, user: User) -> bool:
+        """After too many wrong passwords or codes, for a while and from where they came."""
+        return lockout.is_anywhere_locked(user)
+
+    @admin.action(description="Unlock after too many wrong passwords or codes")
+    def unlock(self, request: HttpRequest, rows: "QuerySet[User]") -> None:
+        self.do_each(
+            request,
+            rows,
+            lambda user: lockout.unlock(user, unlocked_by=person_of(request)),
+            "can try again at once",
+        )
+
+    @admin.action(description="Reset two-step login, for a lost phone")
+    def reset_two_step(self, request: HttpRequest, rows: "QuerySet[User]") -> None:
+        self.do_each(
+            request,
+            rows,
+            lambda user: two_step.reset(user, reset_by=person_of(request)),
+            "logs in by the password alone, or sets it up anew where it is needed",
+        )
+
+    @admin.action(description="End all sessions and tokens, access tokens too")
+    def log_out_everywhere(self, request: HttpRequest, rows: "QuerySet[User]") -> None:
+        def end(user: User) -> None:
+            end_logins(user)
+            service_tokens.revoke_tokens_of(user, revoked_by=person_of(request))
+            audit.record(person_of(request), "ended all logins", user)
+
+        self.do_each(request, rows, end, "is logged out everywhere")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_view_permission(request)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("last_login", "date_joined")
+        return ("last_login", "date_joined", "is_locked")
 
     def formfield_for_dbfield(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
@@ -113,8 +168,8 @@ class UserAdmin(Rows, DjangoUserAdmin):
         action = "changed account" if change else "created account"
         if change and "is_active" in form.changed_data:
             action = "activated account" if obj.is_active else "closed account"
-        if not obj.is_active:
-            end_tokens(obj)
+        if change and {"is_active", "role", "envoy", "username"} & set(form.changed_data):
+            end_logins(obj)
         audit.record(person_of(request), action, obj)
 
     @transaction.atomic
@@ -124,7 +179,7 @@ class UserAdmin(Rows, DjangoUserAdmin):
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
             user = User.objects.get(pk=id)
-            end_tokens(user)
+            end_logins(user)
             audit.record(person_of(request), "set password", user)
         return response
 
@@ -144,6 +199,44 @@ class TokenAdmin(Rows):
     @admin.display(description="revoked", boolean=True)
     def is_revoked(self, token: OutstandingToken) -> bool:
         return hasattr(token, "blacklistedtoken")
+
+
+@admin.register(ServiceToken)
+class ServiceTokenAdmin(Rows):
+    """Access tokens of programs; they are made on the site's own page, which shows the key once."""
+
+    capability = Capability.ACCOUNTS
+    shown = (
+        "name",
+        "user",
+        "key_start",
+        plain_json("actions"),
+        "created_by",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
+    list_display = (
+        "name",
+        link("user", "account"),
+        "key_start",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
+    list_select_related = ("user",)
+    search_fields = ("name", "user__username", "key_start")
+    actions = ("revoke",)
+
+    @admin.action(description="Revoke")
+    def revoke(self, request: HttpRequest, rows: "QuerySet[ServiceToken]") -> None:
+        self.do_each(
+            request,
+            rows,
+            lambda token: service_tokens.revoke_token(token, revoked_by=person_of(request)),
+            "is revoked",
+        )
 
 
 @admin.register(AuditEvent)

@@ -14,10 +14,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from envoys import account_services, serializers, work
-from envoys.account_services import AccountRefusedError, LoginRefusedError
-from envoys.models import WorkerSign
-from envoys.rest import Call, UserRequest, starts_work, valid
+from envoys import account_services, serializers, service_tokens, work
+from envoys.authentication import CodeNeeded
+from envoys.errors import AccountRefusedError, CodeNeededError, LoginRefusedError
+from envoys.models import ServiceToken, User, WorkerSign
+from envoys.rest import Call, UserRequest, VisibleRows, starts_work, valid
 from envoys.work_list import EndedWork, Work, active_work, failed_work
 
 TASK_ID = OpenApiParameter(
@@ -39,6 +40,8 @@ def login_refused() -> Iterator[None]:
     """What a service refuses to a stranger answers 401."""
     try:
         yield
+    except CodeNeededError as error:
+        raise CodeNeeded(str(error)) from error
     except LoginRefusedError as error:
         raise exceptions.AuthenticationFailed(str(error)) from error
 
@@ -57,10 +60,14 @@ class TokenView(OpenCall):
         request=serializers.CredentialsSerializer, responses=serializers.TokensSerializer
     )
     def post(self, request: Request) -> Response:
-        """Log in: two tokens for a name and a password."""
+        """Log in: two tokens for a name and a password.
+
+        An account with two-step login sends its app's code as `otp`; without it the answer is a 401
+        of type `otp_required`.
+        """
         with login_refused():
             tokens = account_services.open_tokens(
-                **valid(serializers.CredentialsSerializer, request)
+                request=request._request, **valid(serializers.CredentialsSerializer, request)
             )
         return Response(serializers.TokensSerializer(tokens).data)
 
@@ -108,6 +115,59 @@ class PasswordChangeView(Call):
                 request.user, **valid(serializers.NewPasswordSerializer, request)
             )
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class LoginsEndView(Call):
+    @extend_schema(request=serializers.LoginsEndSerializer, responses={204: None})
+    def post(self, request: UserRequest) -> Response:
+        """End every session and every token of one's logins, this one's too."""
+        data = valid(serializers.LoginsEndSerializer, request)
+        account_services.end_own_logins(request.user, access_tokens=data["access_tokens"])
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class AccessTokenViewSet(VisibleRows, Call, ListModelMixin, GenericViewSet[ServiceToken]):
+    """Access tokens of programs: one's own, and for an administrator all."""
+
+    queryset = ServiceToken.objects.select_related("user", "created_by")
+    serializer_class = serializers.AccessTokenSerializer
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """As of every call, but no answer is kept for an `Idempotency-Key`: a key is in it."""
+        super(Call, self).initial(request, *args, **kwargs)
+
+    @extend_schema(
+        request=serializers.NewAccessTokenSerializer,
+        responses={201: serializers.MadeAccessTokenSerializer},
+    )
+    def create(self, request: UserRequest) -> Response:
+        """Make a token for a program. Its key is in this answer, and nowhere else."""
+        data = valid(serializers.NewAccessTokenSerializer, request)
+        account = data.pop("account", None)
+        user = request.user if account is None else _account(request.user, account)
+        with account_refused():
+            token, key = service_tokens.make_token(user=user, made_by=request.user, **data)
+        answer = {**serializers.AccessTokenSerializer(token).data, "key": key}
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+    def retrieve(self, request: UserRequest, pk: str) -> Response:
+        return Response(self.get_serializer(self.get_object()).data)
+
+    @extend_schema(request=None, responses=serializers.AccessTokenSerializer)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: UserRequest, pk: str) -> Response:
+        """End a token at once; what uses it is refused from now on."""
+        token = self.get_object()
+        service_tokens.revoke_token(token, revoked_by=request.user)
+        return Response(self.get_serializer(token).data)
+
+
+def _account(user: User, username: str) -> User:
+    found = service_tokens.accounts_for(user).filter(username=username).first()
+    if found is None:
+        known = "Choose your own account or a service account."
+        raise exceptions.ValidationError({"account": [known]})
+    return found
 
 
 class MeView(Call):

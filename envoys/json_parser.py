@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import IO, Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
@@ -20,6 +22,7 @@ class JsonParser(JSONParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
+        _check_size(parser_context)
         try:
             data = super().parse(stream, media_type, parser_context)
             # Half a surrogate pair, as "\\ud800" alone, is no character: no answer could name it,
@@ -30,3 +33,11 @@ class JsonParser(JSONParser):
         except UnicodeEncodeError as error:
             raise ParseError("JSON parse error - half of a surrogate pair") from error
         return data
+
+
+def _check_size(parser_context: Mapping[str, Any] | None) -> None:
+    """Before a byte is read; the server reads no more than was announced."""
+    request = (parser_context or {}).get("request")
+    announced = request.META.get("CONTENT_LENGTH") if request is not None else None
+    if announced and int(announced) > settings.CALL_MAX_BYTES:
+        raise RequestDataTooBig

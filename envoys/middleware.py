@@ -1,5 +1,5 @@
 """Before every page: may this person use this route? API calls ask the same list, once the token is
-read: see `envoys.rest.MayUseRoute`."""
+read: see `envoys.rest.MayUseRoute`. After it: is what it showed or did in the audit?"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 
+from envoys import audit
 from envoys.access import may_use
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -17,7 +18,10 @@ class AccessMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        with audit.one_request() as trail:
+            response = self.get_response(request)
+        audit.record_request(request, response, trail)
+        return response
 
     def process_view(
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any

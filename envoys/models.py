@@ -1,13 +1,20 @@
+import hashlib
 import secrets
+from base64 import b32decode, b32encode
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, ClassVar, Self
+from urllib.parse import quote, urlencode
 
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
 from django.utils import timezone
+from django_otp.models import Device, ThrottlingMixin, TimestampMixin
+from django_otp.oath import TOTP
 
 from envoys.encryption import EncryptedTextField
 from federated.targets import DIAGNOSES, READINGS
+from federated.words import Words, words_of
 
 
 def new_serial_id() -> str:
@@ -87,6 +94,10 @@ class Envoy(models.Model):
         return self.Kind(self.kind).dataset
 
     @property
+    def words(self) -> Words:
+        return words_of([self.dataset])
+
+    @property
     def storage_prefix(self) -> str:
         return self.prefix.strip("/") or f"envoys/{self.slug}"
 
@@ -128,6 +139,8 @@ class User(AbstractUser):
         Envoy, null=True, blank=True, on_delete=models.PROTECT, related_name="users"
     )
     phone = models.CharField(max_length=32, blank=True)
+    # Every session and token carries it: raised, it ends them all at once.
+    login_epoch = models.PositiveIntegerField(default=0)
 
     objects: ClassVar[AccountManager] = AccountManager()
 
@@ -138,6 +151,89 @@ class User(AbstractUser):
     @property
     def runs_federation(self) -> bool:
         return self.role in (self.Role.DATA_SCIENTIST, self.Role.ADMINISTRATOR)
+
+    @property
+    def is_program(self) -> bool:
+        """A service account: without a password it logs in nowhere, and acts by its tokens only."""
+        return not self.has_usable_password()
+
+    def get_session_auth_hash(self) -> str:
+        return f"{super().get_session_auth_hash()}:{self.login_epoch}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        for each in super().get_session_auth_fallback_hash():
+            yield f"{each}:{self.login_epoch}"
+
+
+class TwoStepDevice(TimestampMixin, ThrottlingMixin, Device):
+    """The app on somebody's phone that shows the code of the second step, and codes for its loss.
+
+    After a wrong code the next is looked at after 1, 2, 4, … seconds.
+    """
+
+    name = None  # a person has one
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="two_step")
+    secret = EncryptedTextField()  # base32, as people type it
+    last_step = models.BigIntegerField(default=-1)  # of the newest code taken: none serves twice
+    drift = models.SmallIntegerField(default=0)  # by how many steps its clock is known to differ
+    recovery_sha256 = models.JSONField(default=list)  # each code serves once
+
+    NUM_RECOVERY_CODES = 10
+
+    def __str__(self) -> str:
+        return f"two-step login of user {self.user_id}"
+
+    def get_throttle_factor(self) -> int:
+        return 1
+
+    def new_secret(self) -> None:
+        self.secret = b32encode(secrets.token_bytes(20)).decode()
+
+    def new_recovery_codes(self) -> list[str]:
+        """Codes to write down, shown this once; those from before serve no more."""
+        texts = [secrets.token_hex(8) for _ in range(self.NUM_RECOVERY_CODES)]
+        self.recovery_sha256 = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        return [f"{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:]}" for text in texts]
+
+    def verify_token(self, token: str) -> bool:
+        """Whether a code is the app's or one of those for its loss; it is used up then.
+
+        The row is to be locked by who calls: of two at once with one code, one gets in.
+        """
+        if not self.verify_is_allowed()[0]:
+            return False
+        text = "".join(token.split()).replace("-", "").lower()
+        if not (self._use_app_code(text) or self._use_recovery_code(text)):
+            self.throttle_increment()
+            return False
+        self.throttle_reset(commit=False)
+        self.set_last_used_timestamp(commit=False)
+        self.save()
+        return True
+
+    def _use_app_code(self, text: str) -> bool:
+        if not (len(text) == 6 and text.isascii() and text.isdecimal()):
+            return False
+        totp = TOTP(b32decode(self.secret), drift=self.drift)
+        if not totp.verify(int(text), tolerance=1, min_t=self.last_step + 1):
+            return False
+        self.last_step, self.drift = totp.t(), totp.drift
+        return True
+
+    def _use_recovery_code(self, text: str) -> bool:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if digest not in self.recovery_sha256:
+            return False
+        self.recovery_sha256 = [each for each in self.recovery_sha256 if each != digest]
+        return True
+
+    @property
+    def config_url(self) -> str:
+        """What the app reads from the picture."""
+        label = quote(f"TechLife FL:{self.user.username}")
+        return f"otpauth://totp/{label}?" + urlencode(
+            {"secret": self.secret, "issuer": "TechLife FL"}, quote_via=quote
+        )
 
 
 class AuditSeal(models.Model):
@@ -151,6 +247,11 @@ class AuditSeal(models.Model):
 
     class Meta:
         ordering = ["-number"]
+        indexes = [
+            models.Index(
+                fields=["number"], condition=models.Q(stored_at=None), name="seals_not_stored"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"seal {self.number}"
@@ -159,9 +260,12 @@ class AuditSeal(models.Model):
 class AuditEvent(models.Model):
     """Who did or saw what, to which row. Appended to, never changed; pseudonyms only."""
 
-    user = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    # Null: the installation itself, or nobody who was logged in.
+    user = models.ForeignKey(
+        User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     action = models.CharField(max_length=60)
-    target = models.CharField(max_length=120)  # "<model>:<primary key>"
+    target = models.CharField(max_length=120)  # "<model>:<primary key>", or a list's route
     happened_at = models.DateTimeField(auto_now_add=True)
     # The one thing that is added later, once.
     seal = models.ForeignKey(
@@ -173,10 +277,30 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["target", "happened_at"]),
             models.Index(fields=["seal", "id"], name="events_of_a_seal"),
+            models.Index(fields=["happened_at", "id"], name="events_by_time"),
+            models.Index(fields=["user", "happened_at", "id"], name="events_of_a_person"),
         ]
 
     def __str__(self) -> str:
         return f"{self.happened_at:%Y-%m-%d %H:%M} {self.action} {self.target}"
+
+    @property
+    def row(self) -> tuple[str, str] | None:
+        """Kind and number of the row it is about; None for a list."""
+        kind, _, number = self.target.partition(":")
+        return (kind, number) if number.isdecimal() else None
+
+
+class ServiceTokenQuerySet(models.QuerySet["ServiceToken"]):
+    def visible_to(self, user: "User") -> Self:
+        """An administrator's are all; who else may have one sees their own."""
+        return self if user.role == User.Role.ADMINISTRATOR else self.filter(user=user)
+
+    def standing(self) -> Self:
+        return self.filter(revoked_at=None, expires_at__gt=timezone.now())
+
+    def ending_soon(self) -> Self:
+        return self.standing().filter(expires_at__lt=timezone.now() + ServiceToken.SOON)
 
 
 class ServiceToken(models.Model):
@@ -193,11 +317,28 @@ class ServiceToken(models.Model):
     last_used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
 
+    SOON = timedelta(days=14)
+
+    objects = ServiceTokenQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at", "-pk"]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.key_start}…)"
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at <= timezone.now()
+
+    @property
+    def is_standing(self) -> bool:
+        return self.revoked_at is None and not self.is_expired
+
+    @property
+    def is_ending_soon(self) -> bool:
+        """To be replaced before what uses it stops."""
+        return self.is_standing and self.expires_at < timezone.now() + self.SOON
 
 
 class IdempotentCall(models.Model):

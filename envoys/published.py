@@ -15,10 +15,14 @@ class LoginView(OpenCall):
         request=serializers.CredentialsSerializer, responses=serializers.PublishedTokensSerializer
     )
     def post(self, request: Request) -> Response:
-        """Log in: `token` is the access token, to send as `Authorization: Bearer …`."""
+        """Log in: `token` is the access token, to send as `Authorization: Bearer …`.
+
+        An account with two-step login sends its app's code as `otp`; without it the answer is a 401
+        of type `otp_required`.
+        """
         with login_refused():
             tokens = account_services.open_tokens(
-                **valid(serializers.CredentialsSerializer, request)
+                request=request._request, **valid(serializers.CredentialsSerializer, request)
             )
         return Response(serializers.PublishedTokensSerializer(tokens).data)
 

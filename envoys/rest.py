@@ -27,8 +27,9 @@ from rest_framework.views import exception_handler as answer_of_framework
 
 from envoys.access import Capability, capabilities_of, may_use
 from envoys.errors import NotNowError, StorageError
-from envoys.models import IdempotentCall, User
+from envoys.models import IdempotentCall, ServiceToken, User
 from envoys.pages import MAX_ID
+from envoys.service_tokens import allows
 from federated.errors import CohortError, FederatedError
 
 KEY_LIVES = timedelta(hours=24)
@@ -60,6 +61,12 @@ class MayUseRoute(BasePermission):
         assert match is not None
         assert request.method is not None
         if may_use(request.user, match.view_name, request.method):
+            token = request.auth
+            if isinstance(token, ServiceToken) and not allows(
+                token, match.view_name, request.method
+            ):
+                what = ", ".join(token.actions)
+                raise exceptions.PermissionDenied(f"This access token is only for: {what}.")
             return True
         if not request.user.is_authenticated and capabilities_of(match.view_name, request.method):
             raise exceptions.NotAuthenticated

@@ -6,7 +6,9 @@ from django.urls import reverse
 from rest_framework import serializers
 
 from envoys.account_services import ROLES_TO_ASK_FOR, may_do
-from envoys.models import Envoy, User, WorkerSign
+from envoys.models import Envoy, ServiceToken, User, WorkerSign
+from envoys.rest import UrlField
+from envoys.service_tokens import DEFAULT_DAYS, MAX_DAYS
 from envoys.storage import bucket_of
 from envoys.work_list import Work
 
@@ -132,6 +134,68 @@ class MessageSerializer(serializers.Serializer[Any]):
 class CredentialsSerializer(serializers.Serializer[Any]):
     username = serializers.CharField(max_length=150)
     password = serializers.CharField(max_length=128, trim_whitespace=False)
+    otp = serializers.CharField(
+        max_length=32,
+        required=False,
+        allow_blank=True,
+        default="",
+        help_text="the code of the second step, or a recovery code, where an account has one",
+    )
+
+
+class LoginsEndSerializer(serializers.Serializer[Any]):
+    access_tokens = serializers.BooleanField(
+        default=False, help_text="whether one's programs' access tokens are revoked as well"
+    )
+
+
+class AccessTokenSerializer(serializers.ModelSerializer[ServiceToken]):
+    url = UrlField("api:access-token-detail")
+    account = serializers.CharField(source="user.username", help_text="who the program acts as")
+    made_by = serializers.CharField(source="created_by.username")
+    is_standing = serializers.BooleanField(help_text="neither revoked nor expired")
+    is_ending_soon = serializers.BooleanField(help_text="ends within 14 days: make a new one")
+
+    class Meta:
+        model = ServiceToken
+        fields = [
+            "id",
+            "url",
+            "name",
+            "account",
+            "key_start",
+            "actions",
+            "made_by",
+            "created_at",
+            "expires_at",
+            "last_used_at",
+            "revoked_at",
+            "is_standing",
+            "is_ending_soon",
+        ]
+
+
+class MadeAccessTokenSerializer(AccessTokenSerializer):
+    key = serializers.CharField(help_text="to send as `Authorization: Bearer …`; shown this once")
+
+    class Meta(AccessTokenSerializer.Meta):
+        fields = [*AccessTokenSerializer.Meta.fields, "key"]
+
+
+class NewAccessTokenSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=80, help_text="what it is for")
+    account = serializers.CharField(
+        max_length=150,
+        required=False,
+        help_text="username of a service account, for administrators; without it one's own",
+    )
+    actions = serializers.ListField(
+        child=serializers.CharField(max_length=80),
+        help_text="what the program may do, as `GET /api/v1/me` names it",
+    )
+    days = serializers.IntegerField(
+        default=DEFAULT_DAYS, min_value=1, max_value=MAX_DAYS, help_text="until it ends"
+    )
 
 
 class TokensSerializer(serializers.Serializer[Any]):

@@ -1,11 +1,13 @@
 """Where objects lie: a folder, or S3 through django-storages; each is checked against its sha256."""
 
+import base64
+import errno
 import hashlib
 import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -15,8 +17,10 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage
 
+from envoys.endpoints import check_endpoint
 from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy
+from envoys.storage_errors import note_storage_error
 
 DIRECTOR_FOLDER = "director"  # stands for the director's bucket where there is none
 MAX_MEMORY_BYTES = 16 * 2**20  # a larger object from S3 is verified in a temporary file
@@ -104,6 +108,7 @@ def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
             if sha256 is not None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
                 if found != sha256:
+                    note_storage_error()
                     raise LostObjectError(
                         f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
                         f"{sha256} was recorded. Restore it from a backup, or make it again."
@@ -119,6 +124,20 @@ def read_object(storage: Storage, key: str, *, sha256: str | None) -> bytes:
     """An object in memory, checked; arguments and errors as for `open_object`."""
     with open_object(storage, key, sha256=sha256) as file, storage_errors(storage, key, "read"):
         return file.read()
+
+
+def check_director_storage() -> None:
+    """A cheap look whether it can be used, that is not waited for. Raises StorageError."""
+    storage = director_storage()
+    with storage_errors(storage, "what lies there", "looked up"):
+        if not isinstance(storage, FolderStorage):
+            _impatient_client(storage).head_bucket(Bucket=storage.bucket_name)  # type: ignore[attr-defined]
+            return
+        folder = Path(storage.location)
+        while not folder.exists():
+            folder = folder.parent  # with the first object it is made
+        if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def object_exists(storage: Storage, key: str) -> bool:
@@ -139,14 +158,53 @@ def delete_objects(storage: Storage) -> None:
     """Delete everything in it; safe to do again after half of it. Raises StorageError."""
     with storage_errors(storage, "an object", "deleted"):
         if not isinstance(storage, FolderStorage):
+            events = storage.connection.meta.client.meta.events  # type: ignore[attr-defined]
+            events.register("before-call.s3.DeleteObjects", _add_md5, unique_id="content-md5")
             _s3_objects(storage).delete()  # a thousand in a request
         elif Path(storage.location).exists():
             shutil.rmtree(storage.location)
 
 
+def delete_folder(storage: Storage, keys: Sequence[str]) -> None:
+    """Delete the objects of a folder, those that are still there, and the folder.
+
+    Raises StorageError.
+    """
+    folder = [str(PurePosixPath(keys[0]).parent)] if keys else []
+    for key in (*keys, *(folder if isinstance(storage, FolderStorage) else ())):
+        check_key(key)
+        with storage_errors(storage, key, "removed"):
+            storage.delete(key)
+
+
+def list_objects(storage: Storage) -> Iterator[tuple[str, int]]:
+    """Key and number of bytes of every object in it, sorted. Raises StorageError."""
+    with storage_errors(storage, "its list of objects", "read"):
+        if isinstance(storage, FolderStorage):
+            folder = Path(storage.location)
+            files = (path for path in folder.rglob("*") if path.is_file())
+            found = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+        else:
+            prefix = _s3_prefix(storage)
+            found = [
+                (each.key.removeprefix(prefix), each.size) for each in _s3_objects(storage).all()
+            ]
+    yield from sorted(found)
+
+
 def _s3_objects(storage: Any) -> Any:
-    # With the slash: "envoys/oslo" is not to match "envoys/oslo-2".
-    return storage.bucket.objects.filter(Prefix=f"{storage.location}/")
+    return storage.bucket.objects.filter(Prefix=_s3_prefix(storage))
+
+
+def _add_md5(params: dict[str, Any], **kwargs: Any) -> None:
+    """Servers other than Amazon's ask for the header, which boto3 has replaced by another."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+def _s3_prefix(storage: Any) -> str:
+    # With the slash: "envoys/oslo" is not to match "envoys/oslo-2". The director has all of a bucket.
+    return f"{storage.location}/" if storage.location else ""
 
 
 def check_key(key: str) -> None:
@@ -181,10 +239,12 @@ def storage_errors(storage: Storage, key: str, done: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        note_storage_error()
         raise LostObjectError(
             f"{key} is missing in {place(storage)}. Restore it from a backup, or make it again."
         ) from error
     except errors as error:
+        note_storage_error()
         remedy = (
             "it is a folder with space left that this process may write"
             if isinstance(storage, FolderStorage)
@@ -221,6 +281,8 @@ def _s3_storage(
     secret_key: str | None,
     endpoint_url: str | None,
 ) -> Storage:
+    if endpoint_url:
+        check_endpoint(endpoint_url)
     # Imported here: boto3 takes half a second that a process on folders need not pay.
     from boto3.s3.transfer import TransferConfig
     from botocore.config import Config
@@ -247,6 +309,19 @@ def _s3_storage(
         ),
     }
     return cast(Storage, S3Storage(**options))
+
+
+@lru_cache(maxsize=4)
+def _impatient_client(storage: Any) -> Any:
+    """A client of the same place that asks once, and waits a second."""
+    from botocore.config import Config
+
+    config = storage.client_config.merge(
+        Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+    )
+    return storage._create_session().client(
+        "s3", region_name=storage.region_name, endpoint_url=storage.endpoint_url, config=config
+    )
 
 
 def _s3_errors() -> tuple[type[Exception], ...]:

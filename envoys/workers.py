@@ -1,8 +1,10 @@
 """Workers' signs of life, and how much waits for them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import redis
 from celery import current_app
@@ -17,6 +19,7 @@ FORGOTTEN_AFTER = timedelta(days=7)
 LOCK_MILLISECONDS = 500  # the worker's own loop waits as long for the database, and no longer
 BROKER_SECONDS = 0.5
 UNACKED = "unacked"  # where the transport keeps what workers hold and have not finished
+BROKER_ERRORS = (redis.RedisError, BrokerError, KombuError, OSError)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def read_broker() -> BrokerState:
         owners.setdefault(envoy.queue, []).append(envoy.name)
     try:
         lengths, num_taken = _lengths(list(owners))
-    except (redis.RedisError, BrokerError, KombuError, OSError):
+    except BROKER_ERRORS:
         return BrokerState(
             [],
             0,
@@ -81,17 +84,30 @@ def read_broker() -> BrokerState:
     )
 
 
-def _lengths(queues: list[str]) -> tuple[dict[str, int], int]:
+def broker_answers() -> bool:
+    try:
+        with broker_client() as client:
+            return bool(client.ping())
+    except BROKER_ERRORS:
+        return False
+
+
+@contextmanager
+def broker_client() -> Iterator[Any]:
+    """The broker's own client, for a question that is not worth a wait. Raises BROKER_ERRORS."""
     options = {
         "socket_timeout": BROKER_SECONDS,
         "socket_connect_timeout": BROKER_SECONDS,
     }
     with current_app.connection_for_read(transport_options=options) as broker:
         broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        client = broker.channel().client
-        with client.pipeline(transaction=False) as pipeline:
-            for queue in queues:
-                pipeline.llen(queue)
-            pipeline.hlen(UNACKED)
-            *lengths, num_taken = pipeline.execute()
+        yield broker.channel().client
+
+
+def _lengths(queues: list[str]) -> tuple[dict[str, int], int]:
+    with broker_client() as client, client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.llen(queue)
+        pipeline.hlen(UNACKED)
+        *lengths, num_taken = pipeline.execute()
     return dict(zip(queues, lengths, strict=True)), num_taken

@@ -71,6 +71,11 @@ def architectures() -> tuple[Architecture, ...]:
     return tuple(_ARCHITECTURES.values())
 
 
+def register(architecture: Architecture) -> None:
+    """Offer one more model family; its hidden layer, if any, is `shallow_network`'s of another size."""
+    _ARCHITECTURES[architecture.name] = architecture
+
+
 def architecture_named(name: str) -> Architecture:
     """Raises UnknownNetworkError, which says what there is."""
     if name not in _ARCHITECTURES:
@@ -95,7 +100,7 @@ def initial_params(
     shapes = architecture_named(name).shapes(num_sparse, num_numeric, num_classes)
     if "output.weight" not in shapes:
         return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
-    fan_in = {"codes": 16, "numeric": num_numeric, "output.weight": HIDDEN_UNITS}
+    fan_in = {"codes": 16, "numeric": num_numeric, "output.weight": shapes["bias"][0]}
     params: Params = {}
     for key, shape in sorted(shapes.items()):
         if key in fan_in:

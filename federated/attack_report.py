@@ -2,6 +2,7 @@
 
 Each of the largest hospitals in turn sends altered updates in every round; the model is scored on
 the test patients of all hospitals, and compared with the same strategy's model without an attack.
+Updates are not screened here: what screening adds is `make screening`.
 """
 
 import argparse
@@ -61,10 +62,10 @@ def _receive(datasets: Mapping[str, ClientDataset]) -> None:
 def _try(plan: TrainingPlan, attack: str, attacker: str, seed: int) -> Trial:
     try:
         if attack == NO_ATTACK:
-            result = simulate(_datasets, plan, seed=seed)
+            result = simulate(_datasets, plan, seed=seed, is_screened=False)
         else:
             on_update = attack_by(attack, {attacker}, seed=seed)
-            result = simulate(_datasets, plan, seed=seed, on_update=on_update)
+            result = simulate(_datasets, plan, seed=seed, on_update=on_update, is_screened=False)
         found = pooled_auroc(_datasets, result)
     except NotFiniteError:
         found = None  # honest hospitals can no longer train from what the attack made of it

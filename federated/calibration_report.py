@@ -83,6 +83,12 @@ def table(lines: list[HospitalLine], *, split: str) -> Iterator[str]:
             f"  slope {_in_words(line.slope):22}  intercept {_in_words(line.intercept)}"
         )
     large = {line.hospital for line in lines if line.num_patients >= LARGE}
+    if not large:
+        yield (
+            f"No hospital has {LARGE:,} {split} patients, which a hospital needs for its slope to be"
+            f" held against the bar of {LOW} to {HIGH}: there is nothing to compare"
+        )
+        return
     missing = [
         f"{line.hospital}, {line.class_name} ({line.slope.estimate:.3f})"
         for line in lines

@@ -24,6 +24,10 @@ from federated.rounds import (
     takes_part,
 )
 from federated.scaling import FeatureScaling, feature_statistics, pooled_scaling
+from federated.screening import RunMemory, Screening, screen_round
+
+OnUpdate = Callable[[ClientUpdate, int], ClientUpdate]
+OnScreening = Callable[[Mapping[str, Screening], int], None]
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class SimulationResult:
 
     Attributes:
         client_ids: who took part, sorted.
-        local_params: what the last round's training made of its base at each client: the global
-            model fine-tuned there.
+        local_params: what the last round's training made of its base at each client whose update
+            counted: the global model fine-tuned there.
     """
 
     params: Params
@@ -52,13 +56,23 @@ def simulate(
     *,
     seed: int,
     on_round: Callable[[int], None] = lambda round_number: None,
-    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
+    on_update: OnUpdate = lambda update, round_number: update,
+    on_screening: OnScreening = lambda screenings, round_number: None,
+    is_screened: bool = True,
 ) -> SimulationResult:
     """Train as the federation would, and return where the last round ends.
 
     Arguments and errors are those of `simulate_rounds`.
     """
-    rounds = simulate_rounds(datasets, plan, seed=seed, on_round=on_round, on_update=on_update)
+    rounds = simulate_rounds(
+        datasets,
+        plan,
+        seed=seed,
+        on_round=on_round,
+        on_update=on_update,
+        on_screening=on_screening,
+        is_screened=is_screened,
+    )
     return deque(rounds, maxlen=1).pop()
 
 
@@ -68,7 +82,9 @@ def simulate_rounds(
     *,
     seed: int,
     on_round: Callable[[int], None] = lambda round_number: None,
-    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
+    on_update: OnUpdate = lambda update, round_number: update,
+    on_screening: OnScreening = lambda screenings, round_number: None,
+    is_screened: bool = True,
 ) -> Iterator[SimulationResult]:
     """Round 0 for the scaling, then rounds 1..n: where the federation is after each of these.
 
@@ -76,8 +92,11 @@ def simulate_rounds(
         datasets: by client id; one with too few labelled patients sits out.
         on_round: told the number of each finished round.
         on_update: given each update and its round, returns what arrives of it (`attacks`).
+        on_screening: told how each update stood to the others of its round.
+        is_screened: whether what is odd is left out, as where the federation is served; nobody
+            decides here, so that it stays out.
     Raises:
-        EmptyRoundError: nobody can take part.
+        EmptyRoundError: nobody can take part, or no update of a round counts.
         OneClassError: all outcomes of all hospitals are the same.
         TooFewUpdatesError: fewer take part than a robust strategy needs.
     """
@@ -90,15 +109,10 @@ def simulate_rounds(
     server_state = first_server_state(plan, params, num_clients=len(client_ids))
     client_states: dict[str, Params] = {}
     local_params: dict[str, Params] = {}
-
-    def arriving(update: ClientUpdate, round_number: int) -> ClientUpdate:
-        arrived = on_update(update, round_number)
-        if round_number == plan.num_rounds:
-            local_params[update.client_id] = add(params, arrived.delta_params)
-        return arrived
-
+    memory = RunMemory() if is_screened else None
     for round_number in range(1, plan.num_rounds + 1):
-        params, server_state = run_round(
+        base_params = params
+        params, server_state, counted = run_round(
             params,
             {name: datasets[name] for name in client_ids},
             plan,
@@ -107,8 +121,12 @@ def simulate_rounds(
             round_number=round_number,
             server_state=server_state,
             client_states=client_states,
-            on_update=arriving,
+            memory=memory,
+            on_update=on_update,
+            on_screening=on_screening,
         )
+        if round_number == plan.num_rounds:
+            local_params = {u.client_id: add(base_params, u.delta_params) for u in counted}
         on_round(round_number)
         yield SimulationResult(params, scaling, client_ids, dict(local_params))
 
@@ -123,17 +141,19 @@ def run_round(
     round_number: int,
     server_state: Params,
     client_states: dict[str, Params],
-    on_update: Callable[[ClientUpdate, int], ClientUpdate] = lambda update, round_number: update,
-) -> tuple[Params, Params]:
-    """One exchange with every client: the next global parameters and server's state.
+    memory: RunMemory | None = None,
+    on_update: OnUpdate = lambda update, round_number: update,
+    on_screening: OnScreening = lambda screenings, round_number: None,
+) -> tuple[Params, Params, list[ClientUpdate]]:
+    """One exchange with every client: the next global parameters, server's state, what counted.
 
     Args:
-        client_states: what each client remembers, by its id; replaced as the client is trained.
+        client_states: what each client remembers, by its id; replaced where its update counts.
+        memory: what screening remembers of the run, likewise; None: nothing is screened.
     """
-
-    def updates() -> Iterator[ClientUpdate]:
-        for client_id in sorted(datasets):
-            update = client_update(
+    updates = [
+        on_update(
+            client_update(
                 plan,
                 global_params,
                 datasets[client_id],
@@ -143,8 +163,26 @@ def run_round(
                 client_id=client_id,
                 server_state=server_state,
                 client_state=client_states.get(client_id),
-            )
-            client_states[client_id] = update.client_state
-            yield on_update(update, round_number)
-
-    return next_params(plan, global_params, updates(), server_state)
+            ),
+            round_number,
+        )
+        for client_id in sorted(datasets)
+    ]
+    if memory is not None:
+        screenings = screen_round(
+            plan,
+            lambda: updates,
+            last_counted=memory.last_counted.get,
+            held_since=memory.held_since,
+        )
+        on_screening(screenings, round_number)
+        for client_id in sorted(screenings):
+            if screenings[client_id].is_outlier:
+                memory.held_since.setdefault(client_id, round_number)
+        updates = [u for u in updates if not screenings[u.client_id].is_outlier]
+    params, next_state = next_params(plan, global_params, updates, server_state)
+    for update in updates:
+        client_states[update.client_id] = update.client_state
+        if memory is not None:
+            memory.last_counted[update.client_id] = update.delta_params
+    return params, next_state, updates

@@ -2,10 +2,11 @@
 
 from typing import Any, cast
 
-from django.http import Http404
+from django.http import Http404, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django_filters import rest_framework as filters
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
@@ -13,8 +14,10 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from diagnoses.models import Admission, CodeReport
+from diagnoses.api import PatientViewSet as PatientRowsViewSet
+from diagnoses.models import Admission, CodeReport, PatientErasure
 from diagnoses.serializers import CodeReportSerializer
+from diagnoses.services import let_return
 from envoys import audit
 from envoys import services as envoy_services
 from envoys.lookup import hospital_of
@@ -28,7 +31,9 @@ from envoys.serializers import (
 )
 from inference import serializers, services
 from inference.hospital import hospital_summary
-from inference.models import InferenceRun, Prediction
+from inference.hospital_data import archive_response
+from inference.models import Erasure, InferenceRun, Prediction
+from inference.patient_data import patient_data
 from training import services as training_services
 from training.api.packages import study_of
 from training.errors import NotReadyError
@@ -224,6 +229,74 @@ class InferenceRunViewSet(
         }
         serializer = serializers.InferencesSerializer(answer)
         return Response(serializer.data, status=status.HTTP_202_ACCEPTED)
+
+
+class PatientViewSet(PatientRowsViewSet):
+    """A hospital's patients; what is stored of one can be handed over, and erased."""
+
+    @extend_schema(
+        request=serializers.PatientEraseSerializer,
+        responses={202: serializers.PatientErasureSerializer},
+    )
+    def destroy(self, request: UserRequest, pk: str) -> Response:
+        """Erase a patient; this cannot be undone, so the subject_id confirms it."""
+        patient = self.get_object()
+        data = valid(serializers.PatientEraseSerializer, request)
+        erasure = services.erase_patient(
+            patient, confirmed_subject_id=data["subject_id"], erased_by=request.user
+        )
+        serializer = serializers.PatientErasureSerializer(erasure)
+        return Response(serializer.data, status=status.HTTP_202_ACCEPTED)
+
+    @extend_schema(responses=serializers.PatientDataSerializer)
+    @action(detail=True, methods=["get"])
+    def data(self, request: UserRequest, pk: str) -> Response:
+        """Everything stored of a patient."""
+        patient = self.get_object()
+        audit.record(request.user, "exported patient", patient)
+        return Response(patient_data(patient))
+
+
+class PatientErasureViewSet(
+    Call, ListModelMixin, RetrieveModelMixin, VisibleRows, GenericViewSet[PatientErasure]
+):
+    """Patients that were erased from one's own hospital, by number: what went, what remains."""
+
+    queryset = PatientErasure.objects.all()
+    serializer_class = serializers.PatientErasureSerializer
+
+    def list(self, request: UserRequest) -> Response:  # type: ignore[override]
+        audit.record(request.user, "saw erasures", hospital_of(request.user))
+        return super().list(request)
+
+    def retrieve(self, request: UserRequest, pk: str) -> Response:  # type: ignore[override]
+        erasure = self.get_object()
+        audit.record(request.user, "saw erasure", erasure)
+        return Response(self.get_serializer(erasure).data)
+
+    @starts_work
+    @extend_schema(request=None, responses=serializers.PatientErasureSerializer)
+    @action(detail=True, methods=["post"], url_path="return", url_name="return")
+    def let_return(self, request: UserRequest, pk: str) -> Response:
+        """Forget by which subject_id the patient was known, so that imports may bring them again."""
+        erasure = let_return(self.get_object(), allowed_by=request.user)
+        return Response(self.get_serializer(erasure).data)
+
+
+class ErasureViewSet(Call, ListModelMixin, RetrieveModelMixin, GenericViewSet[Erasure]):
+    """Deleted hospitals: what went, and what remains and why."""
+
+    queryset = Erasure.objects.all()
+    serializer_class = serializers.ErasureSerializer
+
+
+class HospitalDataView(Call):
+    @extend_schema(responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    def get(self, request: UserRequest) -> StreamingHttpResponse:
+        """Everything stored of one's own hospital, names too, as a ZIP archive of CSV files."""
+        envoy = hospital_of(request.user)
+        audit.record(request.user, "exported hospital", envoy)
+        return archive_response(envoy)
 
 
 class HospitalSummaryView(Call):

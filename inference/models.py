@@ -77,6 +77,8 @@ class Erasure(LeasedWork):
         Envoy, null=True, on_delete=models.SET_NULL, related_name="erasures"
     )
     envoy_name = models.CharField(max_length=200)  # as it was
+    counts = models.JSONField(default=list)  # [{"what", "count"}]: what went; – is under 10
+    remains = models.JSONField(default=list)  # [{"what", "why"}], in words
     requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)

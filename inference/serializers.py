@@ -6,6 +6,7 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from diagnoses.models import PatientErasure
 from envoys.rest import IdField, UrlField
 from envoys.serializers import EnvoyNameSerializer
 from inference.models import Erasure, InferenceRun, Prediction
@@ -109,17 +110,69 @@ class InferencesSerializer(serializers.Serializer[Any]):
     )
 
 
+class ErasedRowsSerializer(serializers.Serializer[Any]):
+    what = serializers.CharField()
+    count = serializers.CharField(help_text="– is fewer than 10, where that is not to be seen")
+
+
+class RemainsSerializer(serializers.Serializer[Any]):
+    what = serializers.CharField()
+    why = serializers.CharField()
+
+
 class ErasureSerializer(serializers.ModelSerializer[Erasure]):
-    """The deletion of an envoy, a task to watch."""
+    """The deletion of an envoy, a task to watch, and what remains of it."""
 
     url = serializers.SerializerMethodField()
+    counts = ErasedRowsSerializer(many=True, read_only=True)
+    remains = RemainsSerializer(many=True, read_only=True)
 
     class Meta:
         model = Erasure
-        fields = ["id", "url", "envoy", "status"]
+        fields = [
+            *("id", "url", "envoy", "envoy_name", "status", "reason", "counts", "remains"),
+            *("created_at", "completed_at"),
+        ]
 
     def get_url(self, erasure: Erasure) -> str:
         return reverse("api:task-detail", args=[f"erasure-{erasure.pk}"])
+
+
+class PatientErasureSerializer(serializers.ModelSerializer[PatientErasure]):
+    """An erased patient: what went, and what remains and why."""
+
+    url = UrlField("api:patient-erasure-detail")
+    counts = ErasedRowsSerializer(many=True, read_only=True)
+    remains = RemainsSerializer(many=True, read_only=True)
+    may_return = serializers.BooleanField(
+        read_only=True, help_text="whether imports may bring the patient again"
+    )
+
+    class Meta:
+        model = PatientErasure
+        fields = [
+            *("id", "url", "patient_number", "status", "reason", "counts", "remains"),
+            *("may_return", "created_at", "completed_at"),
+        ]
+
+
+class PatientEraseSerializer(serializers.Serializer[Any]):
+    subject_id = serializers.CharField(help_text="the patient's, to confirm")
+
+
+class PatientDataSerializer(serializers.Serializer[Any]):
+    """Everything stored of a patient, each kind of row a list; also those struck out."""
+
+    number = serializers.IntegerField()
+    hospital = serializers.CharField()
+    written_at = serializers.DateTimeField()
+    patient = serializers.ListField(child=serializers.DictField())
+    admissions = serializers.ListField(child=serializers.DictField())
+    diagnoses = serializers.ListField(child=serializers.DictField())
+    predictions = serializers.ListField(child=serializers.DictField())
+    imports = serializers.ListField(child=serializers.DictField())
+    exports = serializers.ListField(child=serializers.DictField())
+    audit = serializers.ListField(child=serializers.DictField())
 
 
 class RiskCountSerializer(serializers.Serializer[Any]):

@@ -13,3 +13,10 @@ def erase_envoy_task(erasure_id: int) -> None:
     from inference import services
 
     services.erase_envoy(erasure_id)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def erase_patient_task(erasure_id: int) -> None:
+    from inference import services
+
+    services.finish_patient_erasure(erasure_id)

@@ -12,9 +12,9 @@ from federated.readings import INPUTS, ReadingInput, input_named
 # The parts of the form, and which of its fields are shown once somebody asks for more.
 PARTS = {
     "You": ("age", "smoker", "chronic", "active", "bmi"),
+    "Symptoms": ("cough", "breathless"),
     "Your device": ("heart_rate", "spo2", "steps", "sleep_hours"),
     "Air": ("aqi", "pm25", "pm10", "no2", "o3", "temperature", "humidity", "wind_speed"),
-    "Symptoms": ("cough", "breathless"),
 }
 RARE = ("no2", "o3", "humidity", "wind_speed", "bmi")
 

@@ -2,7 +2,6 @@
 
 import time
 from functools import cache
-from ipaddress import IPv6Address, ip_address
 from threading import Lock
 
 from django.conf import settings
@@ -10,6 +9,8 @@ from django.core.cache import cache as shared
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from redis.exceptions import RedisError
+
+from envoys.addresses import client_of
 
 UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 
@@ -85,30 +86,3 @@ def read_rate(rate: str) -> tuple[int, int]:
             " 600/minute"
         )
     return int(number), UNIT_SECONDS[unit]
-
-
-def client_of(request: HttpRequest) -> str:
-    """Whom a call comes from: an IPv4 address, or the network that an IPv6 client has to itself.
-
-    Only the last entries of X-Forwarded-For are by our own proxies; what stands before them
-    anybody can write.
-    """
-    address: str = request.META.get("REMOTE_ADDR", "")
-    if settings.NUM_PROXIES:
-        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
-        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
-        if hops:
-            address = hops[-min(settings.NUM_PROXIES, len(hops))]
-    if ":" not in address:
-        return address[:64]
-    return _network_of(address)
-
-
-def _network_of(address: str) -> str:
-    try:
-        found = ip_address(address)
-    except ValueError:  # with a port, or nonsense
-        return address[:64]
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))

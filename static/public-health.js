@@ -32,6 +32,10 @@ function lineChart(id, xTitle, limits = {}) {
 }
 
 function barChart(id, xTitle, colors) {
+  // On a narrow screen names stand beside the bars: below them some would be left out.
+  const isNarrow = window.innerWidth < 576;
+  const names = { title: { display: Boolean(xTitle), text: xTitle }, grid: { display: false }, ticks: { autoSkip: false } };
+  const shares = { beginAtZero: true, title: { display: true, text: "Share of readings, %" } };
   return new Chart(document.getElementById(id), {
     type: "bar",
     data: { labels: [], datasets: [{ label: "Share of readings, %", data: [], backgroundColor: colors }] },
@@ -39,10 +43,8 @@ function barChart(id, xTitle, colors) {
       animation: false,
       maintainAspectRatio: false,
       plugins: { legend: { display: false } },
-      scales: {
-        x: { title: { display: true, text: xTitle }, grid: { display: false } },
-        y: { beginAtZero: true, title: { display: true, text: "Share of readings, %" } },
-      },
+      indexAxis: isNarrow ? "y" : "x",
+      scales: isNarrow ? { x: shares, y: names } : { x: names, y: shares },
     },
   });
 }
@@ -83,7 +85,7 @@ function drawCities() {
   const data = read("public-health-data");
   if (!data) return;
   const byHour = (id) => lineChart(id, "Hour, UTC");
-  showLines("risk-chart", (id) => lineChart(id, "Hour, UTC", { min: 0, max: 1 }), data.hours, [
+  showLines("risk-chart", (id) => lineChart(id, "Hour, UTC", { min: 0, max: 100 }), data.hours, [
     ["All cities", data.mean_risk],
     ["Highest city", data.highest_risk],
   ]);

@@ -20,7 +20,7 @@ function line(label, index) {
   };
 }
 
-function chart(id, title) {
+function chart(id, title, limits = {}) {
   return new Chart(document.getElementById(id), {
     type: "line",
     data: { labels: [], datasets: [] },
@@ -35,7 +35,7 @@ function chart(id, title) {
           grid: { display: false },
           ticks: { maxRotation: 0, autoSkipPadding: 12 },
         },
-        y: { title: { display: true, text: title }, grace: "5%" },
+        y: { title: { display: true, text: title }, grace: limits.max ? 0 : "5%", ...limits },
       },
     },
   });
@@ -58,7 +58,7 @@ async function drawCurves() {
   if (!response.ok) return; // the next poll tries again
   const values = await response.json();
   curves.hidden = false;
-  charts ??= { loss: chart("loss-chart", "Loss"), auroc: chart("auroc-chart", "AUROC") };
+  charts ??= { loss: chart("loss-chart", "Loss"), auroc: chart("auroc-chart", "AUROC", { max: 1 }) };
   show(charts.loss, values.after_rounds, [
     ["Validation", values.validation_loss],
     ["Training", values.train_loss],

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
 
 from envoys.access import may_use
-from envoys.models import User
+from envoys.models import Envoy, User
 from federated.targets import READINGS
+from federated.words import Words, words_of
+from training.models import ReceivedUpdate
 
 # title, page, the pages for which it is marked as the current one
 ENTRIES = (
@@ -28,10 +32,15 @@ ENTRIES = (
     ),
     ("Imports", "diagnoses:import-list", ("diagnoses:import-",)),
     ("Exports", "diagnoses:export-list", ("diagnoses:export-", "diagnoses:code-report")),
-    ("Hospitals", "training:envoy-list", ("training:envoy-", "envoys:envoy-", "inference:envoy-")),
+    (
+        "Envoys",
+        "training:envoy-list",
+        ("training:envoy-", "envoys:envoy-", "inference:envoy-", "inference:erasure-"),
+    ),
     ("Studies", "training:study-list", ("training:study-",)),
     ("Approvals", "training:package-list", ("training:package-",)),
     ("Runs", "training:run-list", ("training:run-", "training:manual-round")),
+    ("Quarantine", "training:quarantine-list", ("training:quarantine-",)),
     (
         "Models",
         "training:model-version-list",
@@ -39,6 +48,7 @@ ENTRIES = (
     ),
     ("Inference", "inference:inference-run-list", ("inference:inference-run-",)),
     ("Tasks", "envoys:task-list", ("envoys:task-",)),
+    ("Audit", "envoys:audit-event-list", ("envoys:audit-",)),
     (
         "Public health",
         "publichealth:dashboard",
@@ -46,12 +56,17 @@ ENTRIES = (
     ),
     ("My risk", "publichealth:citizen", ()),
 )
-# What is about patients: a node of readings has none.
-OF_PATIENTS = (
-    "inference:patient-list",
-    "diagnoses:import-list",
+# Of more entries than a line holds, those that one looks at now and then stand behind the last.
+MAX_IN_LINE = 9
+NOW_AND_THEN = (
+    "training:quarantine-list",
     "inference:inference-run-list",
+    "envoys:task-list",
+    "envoys:audit-event-list",
+    "publichealth:citizen",
 )
+# What is about patients, and open to others than doctors too: a node of readings has none.
+OF_PATIENTS = ("inference:inference-run-list",)
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,50 @@ class Entry:
     title: str
     url: str
     is_current: bool
+    is_now_and_then: bool
+    count: int = 0  # of what waits there for this person
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
     if not getattr(request, "user", None):
         return {"navigation": []}
+    words = SimpleLazyObject(lambda: _federation_words(request.user))
     match = request.resolver_match
     here = match.view_name if match else ""
+    entries = [
+        Entry(
+            title,
+            reverse(page),
+            here == page or here.startswith(within),
+            page in NOW_AND_THEN,
+            _num_waiting(request, page),
+        )
+        for title, page, within in ENTRIES
+        if may_use(request.user, page, "GET") and not _is_others(request, page)
+    ]
+    is_long = len(entries) > MAX_IN_LINE
     return {
-        "navigation": [
-            Entry(title, reverse(page), here == page or here.startswith(within))
-            for title, page, within in ENTRIES
-            if may_use(request.user, page, "GET") and not _is_others(request, page)
-        ]
+        "navigation": entries,
+        "navigation_line": [each for each in entries if not (is_long and each.is_now_and_then)],
+        "navigation_more": [each for each in entries if is_long and each.is_now_and_then],
+        "num_waiting": sum(each.count for each in entries),
+        "federation_words": words,
     }
+
+
+def _num_waiting(request: HttpRequest, page: str) -> int:
+    """What waits on a page for somebody who may decide there."""
+    if page != "training:quarantine-list" or not isinstance(request.user, User):
+        return 0
+    return ReceivedUpdate.objects.visible_to(request.user).in_quarantine().count()
+
+
+def _federation_words(user: User | AnonymousUser) -> Words:
+    """What to call who takes part: of all that somebody may know of, read where a page says it."""
+    if not isinstance(user, User):
+        return words_of([])
+    kinds = Envoy.objects.standing().visible_to(user).order_by().values_list("kind", flat=True)
+    return words_of(Envoy.Kind(kind).dataset for kind in kinds.distinct())
 
 
 def _is_others(request: HttpRequest, page: str) -> bool:

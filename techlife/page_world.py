@@ -16,16 +16,32 @@ import numpy as np
 from celery import current_app
 from django.utils import timezone
 
-from diagnoses.models import Admission, CodeReport, Patient, Snapshot, Upload
-from diagnoses.services import export_now, import_cohort, load_icd_codes, upload_files
+from diagnoses.models import Admission, CodeReport, Patient, PatientErasure, Snapshot, Upload
+from diagnoses.services import (
+    export_now,
+    import_cohort,
+    load_icd_codes,
+    register_patient,
+    upload_files,
+)
 from envoys.models import AuditEvent, Envoy, User
+from envoys.services import create_envoy
 from federated.code_report import MOST_SHOWN, CodeKind
 from federated.cohorts import AdmissionRecord, canonical_time, find_envoys, read_admissions
 from federated.cohorts.snapshots import write_records
 from federated.synthetic import write_synthetic_cohort
-from inference.models import InferenceRun
-from inference.services import global_version, own_version, request_inference
+from federated.targets import DIAGNOSES
+from inference.models import Erasure, InferenceRun
+from inference.services import (
+    delete_envoy,
+    erase_patient,
+    global_version,
+    own_version,
+    request_inference,
+)
+from publichealth.models import DriftCheck
 from techlife import demonstration
+from techlife.page_nodes import make_small_nodes
 from training import services
 from training.models import (
     Distribution,
@@ -57,6 +73,7 @@ class PageWorld:
     envoy: Envoy  # the hospital that grows
     doctor: User
     scientist: User
+    keeper: User  # of a node of readings
 
     def arguments(self, parameter: str, index: int) -> int:
         """The number of a row for a parameter of a URL; another patient for another index."""
@@ -80,6 +97,12 @@ class PageWorld:
                 return self._at(ModelVersion, 0, envoy=None)
             case "choice_id":
                 return self._at(ModelChoice, 0, envoy=self.envoy)
+            case "patient_erasure_id":
+                return self._at(PatientErasure, 0, envoy=self.envoy)
+            case "erasure_id":
+                return self._at(Erasure, 0)
+            case "check_id":
+                return self._at(DriftCheck, 0, status=DriftCheck.Status.COMPLETE)
         raise KeyError(f"techlife/page_world.py knows no row for {parameter} in a URL")
 
     def _at(self, model: Any, index: int, **values: Any) -> int:
@@ -131,9 +154,11 @@ def make_small_world(
         request_inference(own.envoy, own, requested_by=scientist)
     doctor = User.objects.get(username=demonstration.DOCTOR)
     assert doctor.envoy is not None
-    world = PageWorld(study, run, doctor.envoy, doctor, scientist)
+    keeper = make_small_nodes(scientist)
+    world = PageWorld(study, run, doctor.envoy, doctor, scientist, keeper)
     _name_patients(world.envoy)
     _upload(world)
+    _erase(world)
     return world
 
 
@@ -147,6 +172,16 @@ def _upload(world: PageWorld) -> None:
         outcomes=None,
         uploaded_by=world.doctor,
     )
+
+
+def _erase(world: PageWorld) -> None:
+    """A patient and a hospital that are gone, for the pages that say what remains."""
+    patient = register_patient(
+        world.envoy, name="Test Patient Gone", sex="", phone="", registered_by=world.doctor
+    ).patient
+    erase_patient(patient, confirmed_subject_id=patient.subject_id, erased_by=world.doctor)
+    gone = create_envoy(name="Test hospital gone", created_by=world.scientist)
+    delete_envoy(gone, confirmed_name=gone.name, deleted_by=world.scientist)
 
 
 def add_some_rows(world: PageWorld) -> None:
@@ -353,7 +388,7 @@ def _report_of_many(report: dict[str, Any], names: list[str]) -> dict[str, Any]:
 def _add_rows(world: PageWorld, *, num_rows: int) -> None:
     """Rows of each kind that pages list: versions, deliveries, scorings, exports, uploads, runs."""
     now = timezone.now()
-    envoys = list(Envoy.objects.all())
+    envoys = list(Envoy.objects.with_dataset(DIAGNOSES))
     like = global_version(world.study, world.envoy)
     first = ModelVersion.objects.filter(study=world.study, envoy=None).count() + 1
     runs = TrainingRun.objects.bulk_create(

@@ -1,10 +1,13 @@
 """All of the environment is read here, typed, and nowhere else; `.env.example` lists the names."""
 
 import hashlib
+import os
+import re
 import secrets
 import sys
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import environ
 from csp.constants import NONE, SELF
@@ -13,6 +16,34 @@ from django.core.exceptions import ImproperlyConfigured
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 environ.Env.read_env(BASE_DIR / ".env")
+
+# Of these <NAME>_FILE may name a file that holds the value, as secrets of containers are given.
+SECRETS = (
+    *("SECRET_KEY", "SECRET_KEY_FALLBACKS"),
+    *("TECHLIFE_FIELD_KEY", "TECHLIFE_FIELD_KEYS"),
+    *("TECHLIFE_NAME_INDEX_KEY", "TECHLIFE_NAME_INDEX_KEYS"),
+    *("TECHLIFE_METRICS_TOKEN", "DATABASE_URL", "DATABASE_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+)
+
+
+def secrets_in_files() -> dict[str, str]:
+    """What those files hold; the environment itself, which children inherit, stays as it is."""
+    found = {}
+    for variable in SECRETS:
+        path: str = env.str(f"{variable}_FILE", default="")
+        if path:
+            try:
+                found[variable] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is no text"
+                raise ImproperlyConfigured(
+                    f"{variable}_FILE names {path}, which cannot be read: {reason}"
+                ) from error
+    return found
+
+
+env.ENVIRON = {**os.environ, **secrets_in_files()}
 
 TESTING = "pytest" in sys.modules
 
@@ -47,22 +78,49 @@ def local_secret(name: str) -> str:
         return path.read_text()
 
 
-def secret(variable: str, name: str) -> str:
+# What stands in examples and in generated projects, and is therefore no secret.
+KNOWN_SECRETS = ("django-insecure", "change-me", "changeme", "change_me", "example", "secret")
+SECRET_MIN_LENGTH = 32
+
+
+def checked(variable: str, value: str) -> str:
+    """Refuse to start in production with a key that others know or can guess; it is not quoted."""
+    if EMBEDDED:
+        return value
+    advice = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+    if len(value) < SECRET_MIN_LENGTH:
+        raise ImproperlyConfigured(
+            f"{variable} has fewer than {SECRET_MIN_LENGTH} characters: {advice}"
+        )
+    if any(known in value.lower() for known in KNOWN_SECRETS) or len(set(value)) < 10:
+        raise ImproperlyConfigured(f"{variable} is a default or an example: {advice}")
+    return value
+
+
+def keys(variable: str, name: str) -> list[str]:
+    """The key that a variable gives; embedded the lines of a file, the key in use first."""
     value: str = env.str(variable, default="")
     if value:
-        return value
+        return [checked(variable, value)]
     if not EMBEDDED:
         raise ImproperlyConfigured(f"{variable} must be set in production")
-    return local_secret(name)
+    return local_secret(name).splitlines()
 
 
-SECRET_KEY = secret("SECRET_KEY", "secret_key")
-# Names and phones are encrypted with the first of these keys and read with any of them, so that a
-# key can be rotated. Any string serves: the Fernet key is derived from it.
-FIELD_KEYS: list[str] = env.list("TECHLIFE_FIELD_KEYS", default=[])
-FIELD_KEYS = FIELD_KEYS or [secret("TECHLIFE_FIELD_KEY", "field_key")]
-# Keys the hash by which an exact name is found; apart from the encryption keys, which rotate.
-NAME_INDEX_KEY = secret("TECHLIFE_NAME_INDEX_KEY", "name_index_key")
+def several(variable: str) -> list[str]:
+    return [checked(variable, key) for key in env.list(variable, default=[])]
+
+
+# Of each kind the first key is in use, and what the others have made is still read, so that a key
+# can be replaced without a break: docs/keys.md. Any string without a comma serves.
+SECRET_KEY, *SECRET_KEY_FALLBACKS = keys("SECRET_KEY", "secret_key")
+SECRET_KEY_FALLBACKS += several("SECRET_KEY_FALLBACKS")
+# Encrypt names and phones; the Fernet keys are derived from them.
+FIELD_KEYS: list[str] = several("TECHLIFE_FIELD_KEYS")
+FIELD_KEYS = FIELD_KEYS or keys("TECHLIFE_FIELD_KEY", "field_key")
+# Key the hash by which an exact name is found.
+NAME_INDEX_KEYS: list[str] = several("TECHLIFE_NAME_INDEX_KEYS")
+NAME_INDEX_KEYS = NAME_INDEX_KEYS or keys("TECHLIFE_NAME_INDEX_KEY", "name_index_key")
 
 ALLOWED_HOSTS: list[str] = env.list(
     "TECHLIFE_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if EMBEDDED else []
@@ -77,6 +135,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "axes",
     "csp",
     "django_htmx",
     "rest_framework",
@@ -93,9 +152,12 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "techlife.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "techlife.headers.PermissionsPolicyMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "techlife.middleware.ProbeMiddleware",
     "publichealth.middleware.PredictMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -104,7 +166,10 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "envoys.sessions.SessionLimits",
     "envoys.middleware.AccessMiddleware",
+    "envoys.throttles.ThrottleMiddleware",
+    "axes.middleware.AxesMiddleware",  # last: it answers in place of what was locked
 ]
 
 ROOT_URLCONF = "techlife.urls"
@@ -139,6 +204,15 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
     }
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # A server that has gone without a word is noticed in seconds, not in a quarter of an hour.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 20_000,
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
+if DATABASE_PASSWORD := env.str("DATABASE_PASSWORD", default=""):
+    DATABASES["default"]["PASSWORD"] = DATABASE_PASSWORD  # where the URL holds none
 DATABASES["default"]["CONN_MAX_AGE"] = 600
 
 # Broker. Embedded: a bundled server on a private socket, started by `manage.py demo`. The socket
@@ -155,6 +229,8 @@ REDIS_URL: str = env.str(
 )
 if not REDIS_URL:
     raise ImproperlyConfigured("REDIS_URL must be set in production")
+if REDIS_PASSWORD := env.str("REDIS_PASSWORD", default=""):  # where the URL holds none
+    REDIS_URL = REDIS_URL.replace("://", f"://:{quote(REDIS_PASSWORD, safe='')}@", 1)
 BROKER_IS_BUNDLED = EMBEDDED and not env.str("REDIS_URL", default="")
 
 CELERY_BROKER_URL = REDIS_URL
@@ -175,12 +251,20 @@ CELERY_DB_REUSE_MAX = 10**9  # Celery otherwise reconnects for every task
 CELERY_TIMEZONE = "UTC"
 # The sweeper: what is due and not in anybody's hands is enqueued again.
 SWEEP_SECONDS: float = env.float("TECHLIFE_SWEEP_SECONDS", default=2.0)
+# How long an event of the audit waits at most to be sealed.
+AUDIT_SEAL_SECONDS: float = env.float("TECHLIFE_AUDIT_SEAL_SECONDS", default=60.0)
 CELERY_BEAT_SCHEDULE = {
     "advance-runs": {
         "task": "training.tasks.advance_runs_task",
         "schedule": SWEEP_SECONDS,
         "options": {"expires": SWEEP_SECONDS * 5},  # after a stall one sweep is enough
     },
+    "seal-audit": {
+        "task": "envoys.tasks.seal_audit_task",
+        "schedule": AUDIT_SEAL_SECONDS,
+        "options": {"expires": AUDIT_SEAL_SECONDS * 5},
+    },
+    "forget-ended-logins": {"task": "envoys.tasks.forget_ended_logins_task", "schedule": 3600.0},
     "watch-readings": {
         "task": "publichealth.tasks.watch_readings_task",
         "schedule": SWEEP_SECONDS,
@@ -195,6 +279,8 @@ DRIFT_HOURS: float = env.float("TECHLIFE_DRIFT_HOURS", default=1.0)
 LEASE_SECONDS: float = env.float("TECHLIFE_LEASE_SECONDS", default=20.0)
 # The processes of the hosted training pool; a round's clients are cut into as many chunks.
 WORKER_PROCESSES: int = env.int("TECHLIFE_WORKER_PROCESSES", default=2)
+# The processes of a web server, of eight threads each; the embedded mode has one.
+WEB_PROCESSES: int = env.int("TECHLIFE_WEB_PROCESSES", default=2)
 
 # Objects. With a director's bucket: S3. Without: folders below the data folder.
 OBJECT_FOLDER = DATA_DIR / "objects"
@@ -202,6 +288,8 @@ AWS_ACCESS_KEY_ID: str | None = env.str("AWS_ACCESS_KEY_ID", default=None)
 AWS_SECRET_ACCESS_KEY: str | None = env.str("AWS_SECRET_ACCESS_KEY", default=None)
 AWS_REGION: str = env.str("AWS_REGION", default="eu-north-1")
 AWS_S3_ENDPOINT_URL: str | None = env.str("AWS_S3_ENDPOINT_URL", default=None)
+# Whether that endpoint may be an address of the own network; some never are, see envoys.endpoints.
+S3_ENDPOINT_IS_INSIDE: bool = env.bool("TECHLIFE_S3_ENDPOINT_IS_INSIDE", default=EMBEDDED)
 DIRECTOR_S3_BUCKET_NAME: str = env.str("DIRECTOR_S3_BUCKET_NAME", default="")
 ENVOY_S3_BUCKET_NAME: str = env.str("ENVOY_S3_BUCKET_NAME", default="")
 
@@ -218,6 +306,8 @@ if not EMBEDDED:  # several web processes share the counts; embedded there is on
         }
     }
 
+# The largest body of a call; files have a limit of their own.
+CALL_MAX_BYTES: int = env.int("TECHLIFE_CALL_MAX_BYTES", default=20 * 2**20)
 # The largest file a doctor may upload, unpacked.
 UPLOAD_MAX_BYTES: int = env.int("TECHLIFE_UPLOAD_MAX_BYTES", default=200 * 2**20)
 FILE_UPLOAD_HANDLERS = [
@@ -227,9 +317,17 @@ FILE_UPLOAD_HANDLERS = [
 ]
 
 AUTH_USER_MODEL = "envoys.User"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: of who is locked out no password is looked at
+    "django.contrib.auth.backends.ModelBackend",
+]
+PASSWORD_MIN_LENGTH = 12
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": PASSWORD_MIN_LENGTH},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
@@ -237,11 +335,44 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+# Wrong passwords and codes, counted by name and address in the database: see envoys/lockout.py.
+AXES_FAILURE_LIMIT: int = env.int("TECHLIFE_LOCKOUT_FAILURES", default=5)
+AXES_COOLOFF_TIME = timedelta(minutes=env.float("TECHLIFE_LOCKOUT_MINUTES", default=15.0))
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_USERNAME_CALLABLE = "envoys.lockout.name_of"
+AXES_CLIENT_IP_CALLABLE = "envoys.lockout.address_of"
+AXES_LOCKOUT_CALLABLE = "envoys.lockout.answer"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = False  # a right password alone is half a login: `begin_session` resets
+AXES_DISABLE_ACCESS_LOG = True  # the audit says who logged in
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "otp", "csrfmiddlewaretoken", "next"]
+# Who runs the federation logs in by two steps; for everybody else it is a choice.
+REQUIRE_TOTP: bool = env.bool("TECHLIFE_REQUIRE_TOTP", default=not EMBEDDED)
+# Calls a second, minute, hour or day of one account, or of one address without a login: see
+# envoys/throttles.py for what each is about. TECHLIFE_RATES replaces some, as login=30/minute.
+RATES: dict[str, str] = {
+    "login": "60/minute",
+    "refresh": "120/minute",
+    "register": "20/hour",
+    "password": "20/minute",
+    "work": "60/minute",
+}
+for scope, rate in env.dict("TECHLIFE_RATES", default={}).items():
+    if scope not in RATES or not re.fullmatch(r"[1-9][0-9]*/(second|minute|hour|day)", rate):
+        raise ImproperlyConfigured(
+            f"TECHLIFE_RATES has {scope}={rate}: it takes {', '.join(RATES)}, each with a number a"
+            " second, minute, hour or day, as login=60/minute"
+        )
+    RATES[scope] = rate
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "rest_framework_simplejwt.authentication.JWTAuthentication",  # first: it says what a 401 wants
+        "envoys.authentication.ServiceTokenAuthentication",
+        "envoys.authentication.LoginTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["envoys.throttles.RouteThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["envoys.json_parser.JsonParser"],
     "DEFAULT_PAGINATION_CLASS": "envoys.rest.Pages",
@@ -262,7 +393,11 @@ SIMPLE_JWT = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "TechLife FL",
     "VERSION": "1",
-    "DESCRIPTION": "Hospitals train one patient-risk model together without showing a patient.",
+    "DESCRIPTION": (
+        "Hospitals train one patient-risk model together without showing a patient; nodes of"
+        " wearables, city air and clinics train one of health risk, which anybody can ask at"
+        " `POST /predict`. [Back to the site](/)"
+    ),
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -304,14 +439,22 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True  # forms and htmx carry the token themselves
+# A session ends after so long, and sooner when nothing is done in it.
+SESSION_COOKIE_AGE: int = round(env.float("TECHLIFE_SESSION_HOURS", default=12.0) * 3600)
+SESSION_IDLE_SECONDS: int = round(env.float("TECHLIFE_IDLE_MINUTES", default=60.0) * 60)
 if not EMBEDDED:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = ["^(healthz|readyz|metrics)$"]  # asked from within, without TLS
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+    # Browsers take these from this host only, never from a neighbour of the same domain.
+    SESSION_COOKIE_NAME = "__Host-sessionid"
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -329,13 +472,33 @@ WHITENOISE_USE_FINDERS = EMBEDDED
 if not EMBEDDED:
     STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
 
+# `line` for people, `json` for machines; docs/decisions/0027 says what is in neither.
+LOG_FORMAT: str = env.str("TECHLIFE_LOG_FORMAT", default="line" if EMBEDDED else "json")
+if LOG_FORMAT not in ("line", "json"):
+    raise ImproperlyConfigured(f"TECHLIFE_LOG_FORMAT is {LOG_FORMAT!r}: it takes line or json")
+THROUGH_ROOT = {"handlers": [], "propagate": True}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"()": "techlife.logs.LineFormatter"},
+        "json": {"()": "techlife.logs.JsonFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "loggers": {
+        "axes": {"level": "WARNING"},  # it has a word for every login
+        # At DEBUG these tell statements with their values, keys and bodies.
+        **{name: {"level": "INFO"} for name in ("django.db.backends", "django.template")},
+        **{name: {"level": "INFO"} for name in ("botocore", "boto3", "s3transfer", "urllib3")},
+        # They have handlers of their own otherwise.
+        **dict.fromkeys(("django", "django.server", "gunicorn.error"), THROUGH_ROOT),
+    },
     "root": {"handlers": ["stderr"], "level": env.str("TECHLIFE_LOG_LEVEL", default="INFO")},
 }
+# Whoever reads `/metrics` shows it; without one there is no such page.
+METRICS_TOKEN: str = env.str("TECHLIFE_METRICS_TOKEN", default="")
 
-if TESTING:
+if TESTING:  # tests of these two turn them on
+    AXES_ENABLED = False
+    RATES = {}
     PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

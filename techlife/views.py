@@ -4,18 +4,16 @@ from django.shortcuts import redirect, render
 from django.views import defaults
 
 from envoys.access import Capability, may
-from envoys.lookup import hospital_of
 from envoys.models import User
 from envoys.pages import UserRequest
-from federated.targets import READINGS
 
 
 def home(request: UserRequest) -> HttpResponse:
     """To the page that shows a person at a glance what is theirs."""
     if may(request.user, Capability.PATIENTS):
-        if hospital_of(request.user).dataset == READINGS:
-            return redirect("publichealth:node-dashboard")
         return redirect("inference:hospital-dashboard")
+    if may(request.user, Capability.READINGS):
+        return redirect("publichealth:node-dashboard")
     if request.user.is_doctor:
         return render(request, "no_hospital.html")
     if request.user.role == User.Role.PUBLIC_HEALTH:

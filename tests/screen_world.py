@@ -11,14 +11,12 @@ from django.utils import timezone
 
 from diagnoses.models import Admission
 from envoys.models import User, WorkerSign
-from publichealth.services.readings import record_readings
-from publichealth.services.synthetic_nodes import CITY_MONITORS, last_day_of_cities, open_node
 from techlife import demonstration
 from techlife.page_bench import Bench, get_routes
 from techlife.page_world import PageWorld, make_small_world
 from tests.screens import Screen
 from training import services
-from training.models import Distribution
+from training.models import Distribution, ReceivedUpdate
 
 SCALE, NUM_ROUNDS = 0.3, 6
 ADMIN_PAGES = ("index", "envoys_envoy_changelist", "envoys_user_changelist")
@@ -28,10 +26,9 @@ def prepare(folder: Path) -> tuple[list[Screen], dict[str, str]]:
     world = make_small_world(folder, scale=SCALE, num_rounds=NUM_ROUNDS)
     administrator = User.objects.get(username=demonstration.ADMINISTRATOR)
     _let_something_wait(world)
-    monitors = open_node(CITY_MONITORS.name, CITY_MONITORS.kind)
-    record_readings(monitors, last_day_of_cities(seed=0))
     sessions = {
         "doctor": _session_of(world.doctor),
+        "node's keeper": _session_of(world.keeper),
         "data scientist": _session_of(world.scientist),
         "administrator": _session_of(administrator),
     }
@@ -49,7 +46,7 @@ def _session_of(user: User) -> str:
 
 
 def _let_something_wait(world: PageWorld) -> None:
-    """An open admission, a package to answer, a failed delivery, a worker: what asks for action."""
+    """An open admission, a package to answer, a failed delivery, a worker, an odd update."""
     newest = Admission.objects.filter(envoy=world.envoy).order_by("-pk")[:5]
     Admission.objects.filter(pk__in=[admission.pk for admission in newest]).update(
         admitted_at=timezone.now(),
@@ -69,6 +66,27 @@ def _let_something_wait(world: PageWorld) -> None:
         status=Distribution.Status.FAILED,
         reason="the storage of this hospital does not answer: ask who runs it",
     )
+    updates = ReceivedUpdate.objects.filter(assignment__training_round__run=world.run)
+    for number, verdict in ((3, "REJECTED"), (4, "QUARANTINED")):
+        held = updates.filter(
+            assignment__training_round__number=number, assignment__envoy=world.envoy
+        ).get()
+        held.verdict = verdict
+        held.reason = (
+            "it has turned round: its cosine with its own last update is −0.93, where the others'"
+            " median is +0.95"
+        )
+        held.screening = {
+            "norm_ratio": 1.1,
+            "control_ratio": None,
+            "others_cosine": 0.08,
+            "others_median": -0.02,
+            "own_cosine": -0.93,
+            "own_median": 0.95,
+        }
+        if verdict == "REJECTED":
+            held.decided_by, held.decided_at = world.scientist, timezone.now()
+        held.save()
     WorkerSign.objects.create(
         hostname="worker@example",
         queues=["training"],

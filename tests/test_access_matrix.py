@@ -11,7 +11,7 @@ from django.db import transaction
 from django.test import Client, override_settings
 from django.urls import reverse
 
-from envoys.access import ACTIONS, Capability, is_call, is_published
+from envoys.access import ACTIONS, UNAUDITED, Capability, is_call, is_published
 from envoys.models import AuditEvent, User
 from tests.world import World, make_world, url_parameters
 
@@ -33,6 +33,7 @@ WHO_MAY: dict[Capability, set[str]] = {
     C.ANYONE: EVERYBODY,
     C.SIGNED_IN: EVERYBODY - {"anonymous"},
     C.PATIENTS: {"doctor"},
+    C.READINGS: {"doctor"},
     C.APPROVAL: {"doctor"},
     C.FIGURES: EVERYBODY - {"anonymous"},
     C.PACKAGES: {"doctor", "doctor without hospital", *FEDERATION},
@@ -57,7 +58,7 @@ CAPABILITIES = {
     route: each for route, each in _capabilities().items() if not route.startswith("* ")
 }
 ROUTES = sorted(CAPABILITIES, key=lambda route: route.partition(" ")[2])
-PATIENT_ROUTES = [route for route in ROUTES if CAPABILITIES[route] == {C.PATIENTS}]
+PATIENT_ROUTES = [route for route in ROUTES if CAPABILITIES[route] in ({C.PATIENTS}, {C.READINGS})]
 # Of the routes about patients, those whose answer shows none.
 SHOW_NO_PATIENT = {
     "GET diagnoses:patient-register",
@@ -75,6 +76,7 @@ SHOW_NO_PATIENT = {
     "GET api:hospital-summary",
     "GET publichealth:node-dashboard",
     "GET api:node-summary",
+    "GET inference:patient-erasure-live",
 }
 
 
@@ -104,7 +106,7 @@ class Answer:
         self.status: int = response.status_code
         self.location: str = response.headers.get("Location", "")
         self.text: str = "" if response.streaming else response.content.decode()
-        self.num_events = AuditEvent.objects.count()
+        self.events: list[AuditEvent] = []
 
     def __repr__(self) -> str:
         main = self.text.partition("<main")[2] or self.text
@@ -132,7 +134,9 @@ class Visitors:
         if self.sessions[person]:
             self.client.cookies[settings.SESSION_COOKIE_NAME] = self.sessions[person]
         with transaction.atomic():
+            num_before = AuditEvent.objects.count()
             answer = Answer(getattr(self.client, method.lower())(url, **keywords))
+            answer.events = list(AuditEvent.objects.order_by("pk")[num_before:])
             transaction.set_rollback(True)
         return answer
 
@@ -186,6 +190,7 @@ def test_a_route_is_closed_to_everybody_else(world, visitors, route):
         answer = visitors.ask(route, person)
         if person != "anonymous":
             assert answer.status == 404, f"{person}: {answer}"
+            assert_refusal_is_audited(world, route, person, answer)
         elif is_call(route) or is_published(route):
             assert answer.status == 401, f"{person}: {answer}"
         else:
@@ -213,19 +218,55 @@ def test_another_hospitals_rows_are_not_there_for_a_doctor(world, visitors, rout
     if "doctor" not in people_who_may(route):
         return
     if url_names_a_hospital(world, route):
-        assert visitors.ask(route, "doctor", url_of="other", body_of="own").status == 404
+        answer = visitors.ask(route, "doctor", url_of="other", body_of="own")
+        assert answer.status == 404
+        assert_refusal_is_audited(world, route, "doctor", answer)
     if body_names_a_hospital(world, route):
         answer = visitors.ask(route, "doctor", url_of="own", body_of="other")
         assert 400 <= answer.status < 500, answer
 
 
-@pytest.mark.parametrize("route", PATIENT_ROUTES)
-def test_what_shows_or_changes_a_patient_is_audited_once(world, visitors, route):
-    before = AuditEvent.objects.count()
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_shows_or_changes_something_is_audited_once(world, visitors, route):
+    for person in sorted(people_who_may(route) - {"anonymous"}):
+        answer = visitors.ask(route, person)
+        leads_on = route.startswith("GET ") and 300 <= answer.status < 400
+        if answer.status in (403, 404):
+            assert_refusal_is_audited(world, route, person, answer)
+        elif answer.status >= 400 or leads_on or not is_audited(route):
+            # Logging in and asking for an account record themselves.
+            assert len(answer.events) <= (C.ANYONE in CAPABILITIES[route]), person
+        else:
+            targets = {event.target for event in answer.events}
+            # One; more only where a service changes several rows, which says so of each.
+            assert 1 <= len(answer.events) == len(targets), person
+            assert len(answer.events) == 1 or not route.startswith("GET "), person
+            assert {event.user for event in answer.events} == {world.people[person]}, person
+            assert not any(event.action.startswith("refused: ") for event in answer.events)
+
+
+@pytest.mark.parametrize("route", sorted(set(PATIENT_ROUTES) - SHOW_NO_PATIENT))
+def test_what_shows_or_changes_a_patient_is_audited_with_the_row(world, visitors, route):
     answer = visitors.ask(route, "doctor")
     if answer.status >= 400:
         pytest.skip(f"the world's row does not allow it: {answer}")
-    assert answer.num_events - before == (route not in SHOW_NO_PATIENT), answer
+    (event,) = answer.events
+    assert event.row, event
+
+
+def is_audited(route: str) -> bool:
+    """Said once more: all but what is left out by name, polled, or open to anyone."""
+    is_open = C.ANYONE in CAPABILITIES[route]
+    return not (is_open or route in UNAUDITED or route.endswith("-live"))
+
+
+def assert_refusal_is_audited(world: World, route: str, person: str, answer: Answer) -> None:
+    if not is_audited(route):
+        assert answer.events == []
+        return
+    (event,) = answer.events
+    assert event.user == world.people[person]
+    assert event.action.startswith("refused: ")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +312,7 @@ def test_every_url_is_in_the_access_list():
     assert listed - urls == set()
 
 
-ADMINISTRATORS_ROWS = {"user", "auditevent", "outstandingtoken"}
+ADMINISTRATORS_ROWS = {"user", "auditevent", "outstandingtoken", "servicetoken"}
 
 
 def admin_pages(person: str) -> dict[str, int]:

@@ -140,6 +140,8 @@ def test_what_is_read_is_answered_as_it_is_described(description):
                 continue
             num_read += 1
             content = description["paths"][path]["get"]["responses"]["200"]["content"]
+            if "application/json" not in content:
+                continue  # a file
             schema = content["application/json"]["schema"]
             found += differences(schema, response.json(), parts, f"{person} {url}")
     assert num_read > 40

@@ -17,16 +17,26 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 from rest_framework_simplejwt.tokens import RefreshToken
 
-from diagnoses.models import Admission, Diagnosis, IcdCode, Import, Patient, Snapshot, Upload
-from diagnoses.services import upload_files
-from envoys.models import Envoy, User
+from diagnoses.models import (
+    Admission,
+    Diagnosis,
+    IcdCode,
+    Import,
+    Patient,
+    PatientErasure,
+    Snapshot,
+    Upload,
+)
+from diagnoses.services import subject_sha256, upload_files
+from envoys.models import Envoy, ServiceToken, User
+from envoys.service_tokens import make_token
 from envoys.storage import director_storage, envoy_storage, write_object
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
 from federated.rounds import first_params
 from federated.schemas import feature_schema
 from federated.targets import target_named
-from inference.models import InferenceRun, Prediction
+from inference.models import Erasure, InferenceRun, Prediction
 from publichealth.models import DriftCheck, RetrainingProposal
 from tests.factories import (
     PASSWORD,
@@ -56,6 +66,7 @@ from training.models import (
     Distribution,
     ModelChoice,
     ModelVersion,
+    ReceivedUpdate,
     RoundAssignment,
     Study,
     StudyMembership,
@@ -91,6 +102,7 @@ class Hospital:
     assignment: RoundAssignment
     active_run: TrainingRun
     failed_assignment: RoundAssignment
+    held_update: ReceivedUpdate  # in quarantine
     version: ModelVersion  # its own
     distribution: Distribution
     failed_distribution: Distribution
@@ -99,6 +111,7 @@ class Hospital:
     choice: ModelChoice
     overruled_choice: ModelChoice
     drift_check: DriftCheck
+    patient_erasure: PatientErasure  # complete
 
 
 @dataclass
@@ -110,7 +123,9 @@ class World:
     suspended: Envoy
     idle: Envoy  # takes part in nothing, so that it can be deleted
     proposal: RetrainingProposal  # waits for an answer
+    erasure: Erasure  # of a hospital that is gone
     refresh_token: str
+    token: ServiceToken  # the data scientist's
     hospitals: dict[str, Hospital]  # "own" and "other"
     people: dict[str, User | None]  # the doctor is of "own"
 
@@ -179,6 +194,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "run_id": hospital.run,
         "assignment_id": hospital.assignment,
         "version_id": hospital.version,
+        "update_id": hospital.held_update,
         "choice_id": hospital.choice,
         "kind": "distribution",
         "row_id": hospital.failed_distribution,
@@ -202,9 +218,15 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "api:assignment-retry pk": hospital.failed_assignment,
         "api:model-choice-take-back pk": hospital.overruled_choice,
         "figure": "aqi",
+        "token_id": world.token,
+        "access-token pk": world.token,
         # the API's resources
         "alert-threshold pk": "aqi",
         "check_id": hospital.drift_check,
+        "erasure_id": world.erasure,
+        "patient_erasure_id": hospital.patient_erasure,
+        "patient-erasure pk": hospital.patient_erasure,
+        "erasure pk": world.erasure,
         "proposal_id": world.proposal,
         "drift-check pk": hospital.drift_check,
         "retraining-proposal pk": world.proposal,
@@ -221,6 +243,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "run pk": hospital.run,
         "round pk": hospital.training_round,
         "assignment pk": hospital.assignment,
+        "update pk": hospital.held_update,
         "model-version pk": hospital.version,
         "model-choice pk": hospital.choice,
         "distribution pk": hospital.distribution,
@@ -270,6 +293,14 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
             "new_password2": NEW_PASSWORD,
         },
         "POST api:password-change": password,
+        "POST login-code": {"code": "000000"},
+        "POST login-set-up": {"code": "000000"},
+        "POST two-step-set-up": {"code": "000000"},
+        "POST two-step-codes": {"code": "000000"},
+        "POST two-step-turn-off": {"password": PASSWORD, "code": "000000"},
+        "POST api:logins-end": {"access_tokens": True},
+        "POST access-token-create": {"name": "nightly", "days": 90, "actions": ["see envoys"]},
+        "POST api:access-token-list": {"name": "nightly", "actions": ["see envoys"]},
         # A hospital's patients
         "POST inference:patient-list": {"text": "Test Patient Own"},
         "POST diagnoses:patient-register": facts,
@@ -281,6 +312,8 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
             "phone": "0",
         },
         "POST diagnoses:patient-edit": facts,
+        "POST inference:patient-erase": {"subject_id": hospital.patient.subject_id},
+        "DELETE api:patient-detail": {"subject_id": hospital.patient.subject_id},
         "PATCH api:patient-detail": {"phone": "000"},
         "POST diagnoses:admission-create": {"admitted_at": now},
         "POST api:admission-list": {"patient": hospital.gone_home.pk, "admitted_at": now},
@@ -359,6 +392,7 @@ def make_world() -> World:
     version = _make_global_version(study, plan)
     make_serving()
     hospitals = {name: _make_hospital(name, study, plan, version) for name in ("own", "other")}
+    scientist = make_user(User.Role.DATA_SCIENTIST)
     unassigned = make_user(username="unassigned")
     unassigned.envoy = None
     unassigned.save(update_fields=["envoy"])
@@ -369,16 +403,20 @@ def make_world() -> World:
         icd_code=icd_code,
         suspended=make_envoy(name="Hospital suspended", status=Envoy.Status.SUSPENDED),
         idle=make_envoy(name="Hospital idle"),
+        erasure=Erasure.objects.create(envoy_name="Hospital gone", status=Erasure.Status.COMPLETE),
         proposal=RetrainingProposal.objects.create(
             study=study, drift_check=hospitals["own"].drift_check, reason="it drifts"
         ),
         refresh_token=str(RefreshToken.for_user(hospitals["own"].doctor)),
         hospitals=hospitals,
+        token=make_token(name="world", user=scientist, actions=["see envoys"], made_by=scientist)[
+            0
+        ],
         people={
             "anonymous": None,
             "doctor": hospitals["own"].doctor,
             "doctor without hospital": unassigned,
-            "data scientist": make_user(User.Role.DATA_SCIENTIST),
+            "data scientist": scientist,
             "public-health officer": make_user(User.Role.PUBLIC_HEALTH),
             "administrator": make_user(User.Role.ADMINISTRATOR),
         },
@@ -500,6 +538,16 @@ def _make_hospital(
     )
     make_update(assignment)
     version = _make_served_version(training_round, envoy=envoy)
+    held_update = make_update(
+        make_assignment(
+            make_round(run, number=2, status=TrainingRound.Status.AGGREGATED),
+            envoy,
+            status=RoundAssignment.Status.SUBMITTED,
+        ),
+        verdict=ReceivedUpdate.Verdict.QUARANTINED,
+        reason="it has turned round",
+        screening={"norm_ratio": 1.2, "others_cosine": 0.1, "own_cosine": -0.9, "own_median": 0.9},
+    )
 
     active_run = _make_run(study, plan, TrainingRun.Status.TRAINING)
     make_participant(active_run, envoy, snapshot=export)
@@ -543,6 +591,7 @@ def _make_hospital(
         assignment=assignment,
         active_run=active_run,
         failed_assignment=failed_assignment,
+        held_update=held_update,
         version=version,
         distribution=distribution,
         failed_distribution=make_distribution(
@@ -563,6 +612,12 @@ def _make_hospital(
         ),
         drift_check=DriftCheck.objects.create(
             envoy=envoy, version=global_version, status=DriftCheck.Status.COMPLETE
+        ),
+        patient_erasure=PatientErasure.objects.create(
+            envoy=envoy,
+            patient_number=0,
+            subject_sha256=subject_sha256(envoy, "gone"),
+            status=PatientErasure.Status.COMPLETE,
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from envoys.models import Envoy, User
 from federated.small_counts import HIDDEN
 from federated.targets import READINGS, target_named
+from federated.words import Words
 from training.models import ModelChoice, ModelVersion, TrainingRun
 from training.progress import (
     TITLES,
@@ -21,7 +22,6 @@ from training.progress import (
 )
 
 FIGURES = ("auroc", "auprc", "accuracy", "brier")
-ALL_TOGETHER = "All test patients together"
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def benefit_of(run: TrainingRun, user: User) -> Benefit | None:
     benefit = report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
     assessed = {found["name"]: found for found in report.get("by_hospital", [])}
+    words = run.study.words
     examples, total = examples_in_words(report)
     hospitals = [
         _gain(
@@ -156,6 +157,7 @@ def benefit_of(run: TrainingRun, user: User) -> Benefit | None:
             entry,
             gains.get(entry["name"], {}),
             assessed.get(entry["name"], {}),
+            words=words,
             num_examples=examples[entry["name"]],
             choice=choices.get(envoys[entry["name"]].pk),
         )
@@ -173,10 +175,11 @@ def benefit_of(run: TrainingRun, user: User) -> Benefit | None:
         run=run,
         hospitals=hospitals,
         all_together=_gain(
-            ALL_TOGETHER,
+            f"All test {words.people} together",
             report["pooled_test"],
             benefit["pooled_test"],
             assessed,
+            words=words,
             num_examples="" if num_hidden else total,
         ),
         details=details,
@@ -190,6 +193,7 @@ def _gain(
     gain: dict[str, Any],
     assessed: dict[str, Any],
     *,
+    words: Words,
     num_examples: str,
     choice: ModelChoice | None = None,
 ) -> Gain:
@@ -219,8 +223,8 @@ def _gain(
             )
             for model, title in TITLES.items()
         ],
-        sentence=gain.get("sentence", ""),
-        fine_tuned_sentence=gain.get("fine_tuned_sentence", ""),
+        sentence=words.instead(gain.get("sentence", "")),
+        fine_tuned_sentence=words.instead(gain.get("fine_tuned_sentence", "")),
         calibration=assessed.get("calibration", []),
         confusion=assessed.get("confusion"),
         macro_f1=assessed.get("macro_f1"),

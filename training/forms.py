@@ -68,6 +68,7 @@ class EnvoysForm(TablerForm, forms.Form):
         if study is not None:
             self.fields["envoys"].queryset = study.envoys  # type: ignore[attr-defined]
             self.fields["envoys"].initial = study.envoys
+            self.fields["envoys"].label = study.words.places.capitalize()
 
 
 class PackageForm(EnvoysForm):
@@ -81,7 +82,7 @@ class PackageForm(EnvoysForm):
         min_value=1,
         max_value=MOST_ROUNDS,
         initial=10,
-        help_text="How often every hospital trains and the updates are brought together",
+        help_text="How often every one of them trains and the updates are brought together",
     )
     strategy = forms.ChoiceField(
         choices=lambda: [(each.name, each.title) for each in strategies()], initial="fedavg"

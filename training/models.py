@@ -1,5 +1,6 @@
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.db.models import Q
@@ -8,6 +9,8 @@ from django.utils import timezone
 from diagnoses.models import Snapshot
 from envoys.models import Envoy, EnvoyQuerySet, User
 from envoys.work import LeasedWork, WorkQuerySet
+from federated.targets import targets
+from federated.words import Words, words_of
 
 MAIN_STUDY = "diagnosis-risk"
 
@@ -37,6 +40,22 @@ class Study(models.Model):
     def envoys(self) -> EnvoyQuerySet:
         """Who has rows of its kind, and is active."""
         return Envoy.objects.active().with_dataset(self.dataset)
+
+    @property
+    def words(self) -> Words:
+        """What pages call who trains it, and whose rows it is trained on."""
+        return words_of([self.dataset])
+
+    @property
+    def target_title(self) -> str:
+        """As people write it; a target that this version does not know, as it was stored."""
+        return _title_among(targets(), self.target)
+
+    @property
+    def network_title(self) -> str:
+        from federated.architectures import architectures  # with NumPy, see `_title_of`
+
+        return _title_among(architectures(), self.network)
 
     @property
     def storage_prefix(self) -> str:
@@ -127,8 +146,11 @@ def _title_of(strategy: str) -> str:
     """As people write it; a strategy that this version does not know, as it was stored."""
     from federated.strategies import strategies  # it loads NumPy, which setting up need not
 
-    titles = {each.name: each.title for each in strategies()}
-    return titles.get(strategy, strategy)
+    return _title_among(strategies(), strategy)
+
+
+def _title_among(known: Iterable[Any], name: str) -> str:
+    return next((each.title for each in known if each.name == name), name)
 
 
 class RunQuerySet(models.QuerySet["TrainingRun"]):
@@ -242,6 +264,10 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
     def closed(self) -> Self:
         return self.filter(status=TrainingRound.Status.CLOSED)
 
+    def waiting(self) -> Self:
+        """Closed, and nothing goes on before somebody has decided on what is in quarantine."""
+        return self.closed().exclude(reason="")
+
     def all_in(self) -> Self:
         """Without an assignment that may still bring an update."""
         return self.exclude(pk__in=RoundAssignment.objects.unfinished().values("training_round"))
@@ -256,7 +282,10 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
 
 
 class TrainingRound(models.Model):
-    """One exchange director → envoys → director. Number 0 collects pooled statistics."""
+    """One exchange director → envoys → director. Number 0 collects pooled statistics.
+
+    A closed one with a reason waits for a decision on what is in quarantine.
+    """
 
     class Status(models.TextChoices):
         COLLECTING = "COLLECTING", "Collecting"
@@ -287,6 +316,16 @@ class TrainingRound(models.Model):
 
     def __str__(self) -> str:
         return f"round {self.number} of run {self.run_id}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """For a decision on what is in quarantine."""
+        return self.status == self.Status.CLOSED and bool(self.reason)
+
+    @property
+    def is_open_to_decisions(self) -> bool:
+        """Whether an update that is released still counts in it."""
+        return self.is_waiting or self.status == self.Status.COLLECTING
 
 
 class AssignmentQuerySet(WorkQuerySet):
@@ -333,8 +372,24 @@ class RoundAssignment(LeasedWork):
         return f"{self.envoy_id} in {self.training_round_id}: {self.status}"
 
 
+class UpdateQuerySet(models.QuerySet["ReceivedUpdate"]):
+    def in_quarantine(self) -> Self:
+        return self.filter(verdict=ReceivedUpdate.Verdict.QUARANTINED)
+
+    def decided(self) -> Self:
+        """What a person has released or rejected."""
+        return self.filter(decided_at__isnull=False)
+
+    def visible_to(self, user: User) -> Self:
+        return self.filter(assignment__envoy__in=Envoy.objects.visible_to(user))
+
+
 class ReceivedUpdate(models.Model):
-    """An update as it arrived. A refused one is kept with its reason and not counted."""
+    """An update as it arrived. A refused one is kept with its reason and not counted.
+
+    One that was in quarantine keeps the reason for it. Released, it is accepted if its round still
+    waited, else late; `decided_by` and `decided_at` say that it was released.
+    """
 
     class Verdict(models.TextChoices):
         ACCEPTED = "ACCEPTED", "Accepted"
@@ -360,6 +415,8 @@ class ReceivedUpdate(models.Model):
     decided_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     decided_at = models.DateTimeField(null=True)  # when it was released or rejected
     received_at = models.DateTimeField(auto_now_add=True)
+
+    objects = UpdateQuerySet.as_manager()
 
     class Meta:
         ordering = ["received_at", "pk"]
@@ -463,6 +520,10 @@ class ModelVersion(models.Model):
         alone = ", trained alone" if self.kind == self.Kind.LOCAL else ""
         return f"{self.study.name} v{self.number}{owner}{alone}"
 
+    @property
+    def kind_in_words(self) -> str:
+        return self.study.words.instead(str(self.Kind(self.kind).label))
+
 
 class ChoiceQuerySet(models.QuerySet["ModelChoice"]):
     def visible_to(self, user: User) -> Self:
@@ -501,14 +562,21 @@ class ModelChoice(models.Model):
 
     @property
     def model_in_use(self) -> str:
-        return str(ModelVersion.Kind(self.kind_in_use).label)
+        return self.envoy.words.instead(str(ModelVersion.Kind(self.kind_in_use).label))
 
     @property
     def in_words(self) -> str:
         """Why this model, as it stands now; a sentence."""
         if not self.overruled_to:
-            return f"{self.reason}."
-        return f"{self.overrule_reason.rstrip('.')} (a doctor of the hospital decided)."
+            return f"{self.reason_in_words}."
+        words = self.envoy.words
+        return (
+            f"{self.overrule_reason.rstrip('.')} (a {words.keeper} of the {words.place} decided)."
+        )
+
+    @property
+    def reason_in_words(self) -> str:
+        return self.envoy.words.instead(self.reason)
 
 
 class Distribution(LeasedWork):

@@ -10,6 +10,7 @@ from federated.readings import INPUTS
 from federated.schemas import feature_schema
 from federated.strategies import Strategy, strategy_named
 from federated.targets import READINGS, Target, target_named
+from federated.words import words_of
 
 STRATEGIES = {
     "fedavg": "The mean of what the hospitals have learned, each weighted by its examples.",
@@ -54,11 +55,11 @@ class PlanWords:
     @property
     def place(self) -> str:
         """Where it trains; `people` are those whose rows are there."""
-        return "node" if self.plan.dataset == READINGS else "hospital"
+        return words_of([self.plan.dataset]).place
 
     @property
     def people(self) -> str:
-        return "people" if self.plan.dataset == READINGS else "patients"
+        return words_of([self.plan.dataset]).people
 
 
 def label_of(name: str) -> str:

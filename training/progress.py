@@ -21,6 +21,7 @@ from diagnoses.models import Snapshot
 from envoys.models import Envoy, User
 from federated.intervals import MAX_PLACES
 from federated.suppression import suppress
+from federated.words import Words
 from training.models import (
     ReceivedUpdate,
     RoundAssignment,
@@ -38,17 +39,22 @@ TITLES = {
     "pooled": "Pooled",
 }
 NOT_OPEN, SITS_OUT = "NOT_OPEN", "SITS_OUT"
+QUARANTINED, REJECTED = "QUARANTINED", "REJECTED"  # what came of an update that was submitted
 SYMBOLS = {
     RoundAssignment.Status.PENDING.value: "○",
     RoundAssignment.Status.TRAINING.value: "◐",
     RoundAssignment.Status.SUBMITTED.value: "✓",
     RoundAssignment.Status.MISSED.value: "!",
     RoundAssignment.Status.FAILED.value: "✕",
+    QUARANTINED: "?",
+    REJECTED: "⊘",
     SITS_OUT: "∅",
     NOT_OPEN: "·",
 }
 WORDS = {
     **{status.value: str(status.label) for status in RoundAssignment.Status},
+    QUARANTINED: "In quarantine",
+    REJECTED: "Rejected",
     SITS_OUT: "Sits out",
     NOT_OPEN: "Not open yet",
 }
@@ -61,6 +67,7 @@ class Cell:
 
     status: str
     words: str  # what the symbol means here, with attempt or reason
+    is_decided: bool = False  # of one that was in quarantine
 
     @property
     def symbol(self) -> str:
@@ -73,7 +80,12 @@ class Cell:
 
     @property
     def is_problem(self) -> bool:
-        return self.status in (RoundAssignment.Status.MISSED, RoundAssignment.Status.FAILED)
+        return self.status in (
+            RoundAssignment.Status.MISSED,
+            RoundAssignment.Status.FAILED,
+            QUARANTINED,
+            REJECTED,
+        )
 
 
 @lru_cache(maxsize=256)
@@ -96,6 +108,29 @@ class AssignmentFacts(NamedTuple):
     status: str
     attempt: int
     reason: str
+
+
+class HeldUpdate(NamedTuple):
+    """An update that screening has set aside, and what came of it."""
+
+    envoy_id: int
+    training_round_id: int
+    verdict: str
+    reason: str
+
+    @property
+    def status(self) -> str:
+        is_rejected = self.verdict in (
+            ReceivedUpdate.Verdict.REJECTED,
+            ReceivedUpdate.Verdict.REFUSED,
+        )
+        return REJECTED if is_rejected else QUARANTINED
+
+    def words(self, is_visible: bool) -> str:
+        words = WORDS[self.status]
+        if self.verdict == ReceivedUpdate.Verdict.LATE:
+            words = "Released from quarantine, too late to count"
+        return f"{words}: {self.reason}" if is_visible else words
 
 
 @dataclass(frozen=True)
@@ -306,6 +341,25 @@ class RunProgress:
         return problems[:MOST_PROBLEMS]
 
     @property
+    def in_quarantine(self) -> list[str]:
+        """Whose updates wait for a decision, each once."""
+        return [
+            hospital.name
+            for hospital in self.hospitals
+            if any(cell.status == QUARANTINED and not cell.is_decided for cell in hospital.cells)
+        ]
+
+    @property
+    def waits_because(self) -> str:
+        """Why the newest round does not go on before somebody has decided; empty if it does."""
+        opened = [training_round for training_round in self.rounds if training_round]
+        if not (self.run.is_active and opened and opened[-1].is_waiting):
+            return ""
+        if self.shows_all_hospitals:
+            return opened[-1].reason
+        return "the round waits for a data scientist, who decides on what is in quarantine"
+
+    @property
     def legend(self) -> list[Cell]:
         return [Cell(status, words) for status, words in WORDS.items()]
 
@@ -345,9 +399,10 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
     assignments = {
         row[:2]: AssignmentFacts(*row) for row in rows.values_list(*AssignmentFacts._fields)
     }
+    held = held_updates(run)
     columns = [rounds.get(number) for number in range(max([run.num_rounds, *rounds]) + 1)]
     hospitals = [
-        hospital_row(participant, columns, assignments, participant.envoy_id in visible_ids)
+        hospital_row(participant, columns, assignments, held, participant.envoy_id in visible_ids)
         for participant in participants
     ]
     report_rows, pooled_row = report_of(
@@ -373,10 +428,22 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
     )
 
 
+def held_updates(run: TrainingRun) -> dict[tuple[int, int], HeldUpdate]:
+    """What screening has set aside, by hospital and round."""
+    rows = (
+        ReceivedUpdate.objects.filter(assignment__training_round__run=run)
+        .exclude(screening={})
+        .exclude(verdict=ReceivedUpdate.Verdict.ACCEPTED)
+        .values_list("assignment__envoy_id", "assignment__training_round_id", "verdict", "reason")
+    )
+    return {row[:2]: HeldUpdate(*row) for row in rows}
+
+
 def hospital_row(
     participant: RunParticipant,
     columns: list[TrainingRound | None],
     assignments: dict[tuple[int, int], AssignmentFacts],
+    held: dict[tuple[int, int], HeldUpdate],
     is_visible: bool,
 ) -> HospitalRow:
     sits_out = bool(participant.sits_out_because)
@@ -385,9 +452,13 @@ def hospital_row(
         if training_round is None:
             cells.append(Cell(NOT_OPEN, WORDS[NOT_OPEN]))
             continue
-        assignment = assignments.get((participant.envoy_id, training_round.pk))
+        key = (participant.envoy_id, training_round.pk)
+        assignment = assignments.get(key)
         if assignment is None:
             cells.append(Cell(SITS_OUT, WORDS[SITS_OUT]))
+        elif key in held:
+            is_decided = held[key].verdict != ReceivedUpdate.Verdict.QUARANTINED
+            cells.append(Cell(held[key].status, held[key].words(is_visible), is_decided))
         else:
             cells.append(Cell(assignment.status, words_of(assignment, is_visible)))
     return HospitalRow(
@@ -509,6 +580,7 @@ def report_of(
     """The report's hospitals that may be seen, and the figures on all test patients together."""
     if not run.report:
         return [], None
+    words = run.study.words
     names = {name: envoy.name for envoy in visible_envoys for name in envoy.known_as}
     benefit = run.report.get("benefit", {"envoys": [], "pooled_test": {}})
     gains = {gain["name"]: gain for gain in benefit["envoys"]}
@@ -517,11 +589,19 @@ def report_of(
     if len(entries) < len(run.report["envoys"]):  # a doctor, who sees the own hospital and no total
         total = ""
     rows = [
-        report_row(names[entry["name"]], entry, gains.get(entry["name"], {}), counts[entry["name"]])
+        report_row(
+            names[entry["name"]],
+            entry,
+            gains.get(entry["name"], {}),
+            counts[entry["name"]],
+            words,
+        )
         for entry in entries
     ]
     pooled = run.report["pooled_test"]
-    return rows, report_row("All test patients together", pooled, benefit["pooled_test"], total)
+    return rows, report_row(
+        f"All test {words.people} together", pooled, benefit["pooled_test"], total, words
+    )
 
 
 def examples_in_words(report: dict[str, Any]) -> tuple[dict[str, str], str]:
@@ -539,7 +619,7 @@ def examples_in_words(report: dict[str, Any]) -> tuple[dict[str, str], str]:
 
 
 def report_row(
-    name: str, entry: dict[str, Any], gain: dict[str, Any], num_examples: str
+    name: str, entry: dict[str, Any], gain: dict[str, Any], num_examples: str, words: Words
 ) -> ReportRow:
     """A hospital's figures; `gain` is empty in a report made before there were intervals."""
 
@@ -560,8 +640,8 @@ def report_row(
         global_interval=intervals.get("global"),
         fine_tuned_interval=intervals.get("fine_tuned"),
         difference=gain.get("difference"),
-        sentence=gain.get("sentence", ""),
-        fine_tuned_sentence=gain.get("fine_tuned_sentence", ""),
+        sentence=words.instead(gain.get("sentence", "")),
+        fine_tuned_sentence=words.instead(gain.get("fine_tuned_sentence", "")),
     )
 
 

@@ -16,6 +16,7 @@ from training.models import (
     Distribution,
     ModelChoice,
     ModelVersion,
+    ReceivedUpdate,
     RoundAssignment,
     Study,
     StudyMembership,
@@ -30,6 +31,10 @@ MAY_SPEAK_OF_OTHERS = "Ask a data scientist why: the reason may speak of other h
 
 def username() -> serializers.SlugRelatedField[User]:
     return serializers.SlugRelatedField(slug_field="username", read_only=True, allow_null=True)
+
+
+def figure(what: str) -> serializers.FloatField:
+    return serializers.FloatField(default=None, allow_null=True, help_text=what)
 
 
 class RowField(serializers.PrimaryKeyRelatedField[Any]):
@@ -451,6 +456,49 @@ class AssignmentSerializer(serializers.ModelSerializer[RoundAssignment]):
             "reason",
             "attempt",
             "submitted_at",
+        ]
+
+
+class ScreeningSerializer(serializers.Serializer[Any]):
+    """How an update stood to the others of its round; null where it was not compared."""
+
+    norm_ratio = figure("its length, by the upper quartile of the others' lengths")
+    control_ratio = figure("the same of its control variate")
+    others_cosine = figure("with the sum of the others' directions")
+    others_median = figure("the others' median of that")
+    own_cosine = figure("with the hospital's own last update that counted")
+    own_median = figure("the others' median of that")
+
+
+class UpdateSerializer(serializers.ModelSerializer[ReceivedUpdate]):
+    url = UrlField("api:update-detail")
+    run = serializers.IntegerField(source="assignment.training_round.run_id", read_only=True)
+    training_round = serializers.IntegerField(source="assignment.training_round_id", read_only=True)
+    round_number = serializers.IntegerField(
+        source="assignment.training_round.number", read_only=True
+    )
+    envoy = serializers.IntegerField(source="assignment.envoy_id", read_only=True)
+    envoy_name = serializers.CharField(source="assignment.envoy.name", read_only=True)
+    screening = ScreeningSerializer(read_only=True)
+    decided_by = username()
+
+    class Meta:
+        model = ReceivedUpdate
+        fields = [
+            "id",
+            "url",
+            "run",
+            "training_round",
+            "round_number",
+            "envoy",
+            "envoy_name",
+            "sha256",
+            "verdict",
+            "reason",
+            "screening",
+            "decided_by",
+            "decided_at",
+            "received_at",
         ]
 
 

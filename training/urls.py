@@ -1,6 +1,15 @@
 from django.urls import path
 
-from training.views import choices, dashboard, envoys, packages, runs, studies, versions
+from training.views import (
+    choices,
+    dashboard,
+    envoys,
+    packages,
+    quarantine,
+    runs,
+    studies,
+    versions,
+)
 
 app_name = "training"
 urlpatterns = [
@@ -29,6 +38,9 @@ urlpatterns = [
     path("runs/<int:run_id>/benefit/", runs.run_benefit, name="run-benefit"),
     path("runs/<int:run_id>/stop/", runs.run_stop, name="run-stop"),
     path("assignments/<int:assignment_id>/retry/", runs.assignment_retry, name="assignment-retry"),
+    path("quarantine/", quarantine.quarantine_list, name="quarantine-list"),
+    path("quarantine/<int:update_id>/release/", quarantine.update_release, name="update-release"),
+    path("quarantine/<int:update_id>/reject/", quarantine.update_reject, name="update-reject"),
     path("choices/", choices.model_choice_list, name="model-choice-list"),
     path("choices/<int:choice_id>/", choices.model_choice_detail, name="model-choice-detail"),
     path(

@@ -91,7 +91,7 @@ def _metrics(version: ModelVersion) -> list[tuple[str, float]]:
     report = version.run.report or {}
     found = version.metrics if version.envoy_id else report.get("pooled_test", {}).get("global", {})
     return [
-        (label, found[name])
+        (version.study.words.instead(label), found[name])
         for name, label in METRICS.items()
         if isinstance(found.get(name), int | float)
     ]

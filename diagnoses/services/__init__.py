@@ -1,10 +1,13 @@
 """What is done with a hospital's diagnoses; pages, API, tasks and commands call these."""
 
 from diagnoses.services.bulk import DiagnosisRow, add_diagnoses
+from diagnoses.services.erased import ErasedSubjects, let_return, subject_sha256
 from diagnoses.services.exports import (
     ask_for_export,
     export_diagnoses,
     export_now,
+    may_hold,
+    remove_export,
     request_export,
     snapshot_sha256,
 )
@@ -27,11 +30,13 @@ from diagnoses.services.uploads import (
     discard_upload,
     preview,
     process_upload,
+    remove_files_of_erased,
     upload_files,
 )
 
 __all__ = [
     "DiagnosisRow",
+    "ErasedSubjects",
     "add_diagnoses",
     "admission_records",
     "admit_patient",
@@ -44,11 +49,15 @@ __all__ = [
     "export_diagnoses",
     "export_now",
     "import_cohort",
+    "let_return",
     "load_icd_codes",
+    "may_hold",
     "preview",
     "process_upload",
     "record_diagnosis",
     "register_patient",
+    "remove_export",
+    "remove_files_of_erased",
     "reopen_admission",
     "request_export",
     "restore_diagnosis",
@@ -56,5 +65,6 @@ __all__ = [
     "set_risk_level",
     "snapshot_sha256",
     "strike_out_diagnosis",
+    "subject_sha256",
     "upload_files",
 ]

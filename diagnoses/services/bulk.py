@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from diagnoses.models import Admission, Diagnosis, Patient, RiskLevel
 from diagnoses.services.batches import BATCH_ROWS, batched
+from diagnoses.services.erased import ErasedSubjects
 from diagnoses.services.hospitals import check_takes_patients
 from envoys import audit
 from envoys.errors import NotNowError
@@ -81,6 +82,7 @@ class _Batch:
         self.recorded_by = recorded_by
         self.stays: dict[str, _Stay] = {}  # by hadm_id
         self.patients: dict[str, Patient] = {}  # by subject_id
+        self.erased = ErasedSubjects(envoy)
 
     def load(self, rows: Iterable[DiagnosisRow]) -> None:
         """What the hospital has of these admissions and patients already."""
@@ -174,6 +176,11 @@ class _Batch:
         if subject_id in self.patients:
             return self.patients[subject_id]
         patient = Patient(envoy=self.envoy)
+        if subject_id in self.erased:
+            raise InvalidValueError(
+                "its patient was erased here: leave the row out, or let the patient return on the"
+                " page of what was erased"
+            )
         if subject_id:
             patient.subject_id = parse_id(subject_id, "subject_id")
         self.patients[patient.subject_id] = patient

@@ -1,7 +1,9 @@
 """A hospital's records as a cohort folder in its storage, and frozen as a snapshot."""
 
+import csv
 import hashlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from tempfile import TemporaryFile
 from typing import TextIO, cast
 
@@ -9,15 +11,18 @@ from django.db import transaction
 from django.utils import timezone
 
 from diagnoses.models import Admission, CodeReport, Snapshot
+from diagnoses.services.erased import ErasedSubjects
 from diagnoses.services.records import admission_records
 from diagnoses.tasks import export_snapshot_task
 from envoys import audit
-from envoys.errors import StorageError
+from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy, User
-from envoys.storage import envoy_storage, write_object
+from envoys.storage import delete_folder, envoy_storage, open_object, write_object
 from envoys.work import Progress
 from federated.code_report import CodeCounts
 from federated.cohorts import AdmissionRecord, write_records
+
+FILES = ("diagnoses", "outcomes")
 
 
 def request_export(envoy: Envoy, *, requested_by: User | None = None) -> Snapshot:
@@ -87,6 +92,34 @@ def export_diagnoses(snapshot_id: int) -> None:
             kinds = [odd.to_json() for odd in found.kinds]
             values = {"num_codes": found.num_codes, "kinds": kinds, "made_at": now}
             CodeReport.objects.update_or_create(envoy_id=snapshot.envoy_id, defaults=values)
+
+
+def may_hold(snapshot: Snapshot, erased: ErasedSubjects) -> bool:
+    """Whether a frozen export has a row of an erased patient; True where it cannot be read.
+
+    Raises:
+        StorageError: it is out of reach for the moment.
+    """
+    key = f"snapshots/{snapshot.sha256}/outcomes.csv"
+    storage = envoy_storage(snapshot.envoy)
+    try:
+        file = open_object(storage, key, sha256=snapshot.outcomes_sha256)
+    except LostObjectError:
+        return True
+    with file, TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        return any(row["subject_id"] in erased for row in csv.DictReader(text))
+
+
+def remove_export(envoy: Envoy, sha256: str) -> None:
+    """Remove a frozen export, however many snapshots it is of; runs keep its hash.
+
+    Raises StorageError.
+    """
+    folder = f"snapshots/{sha256}"
+    delete_folder(envoy_storage(envoy), [f"{folder}/{name}.csv" for name in FILES])
+    Snapshot.objects.filter(envoy=envoy, sha256=sha256, removed_at=None).update(
+        removed_at=timezone.now()
+    )
 
 
 def snapshot_sha256(diagnoses_sha256: str, outcomes_sha256: str) -> str:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Admission, Diagnosis, Import, Patient
 from diagnoses.services.batches import BATCH_ROWS, batched, insert_rows, key_where
+from diagnoses.services.erased import erased_places
 from diagnoses.services.hospitals import check_takes_patients
 from diagnoses.services.records import RECORD_FIELDS
 from envoys.models import Envoy, User
@@ -74,6 +75,7 @@ def _check_and_insert(row: Import, files: EnvoyFiles, report: Callable[[int], No
         row.delete()
         return earlier
     _refuse_known_admissions(row.envoy, files)
+    _refuse_erased(row.envoy, files)
     _update_active(
         row,
         status=Import.Status.INSERTING,
@@ -150,6 +152,11 @@ def _refuse_known_admissions(envoy: Envoy, files: EnvoyFiles) -> None:
         raise CohortError(
             [f"{place}: its hadm_id stands in {envoy.name} already" for place in places]
         )
+
+
+def _refuse_erased(envoy: Envoy, files: EnvoyFiles) -> None:
+    if places := list(erased_places(envoy, files)):
+        raise CohortError(places)
 
 
 def _insert_batches(row: Import, files: EnvoyFiles) -> Iterator[int]:

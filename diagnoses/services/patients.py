@@ -15,6 +15,7 @@ from envoys.models import Envoy, User
 from federated import icd
 from federated.cohorts.values import MAX_AGE, MAX_SEQ_NUM, parse_id
 from federated.errors import InvalidCodeError, InvalidValueError
+from federated.plain_text import check_plain
 
 MAX_NAME_LENGTH = 200
 MAX_PHONE_LENGTH = 40
@@ -296,6 +297,8 @@ def _set_facts(
         raise InvalidValueError(f"a name has {MAX_NAME_LENGTH} characters at the most")
     if len(phone) > MAX_PHONE_LENGTH:
         raise InvalidValueError(f"a phone number has {MAX_PHONE_LENGTH} characters at the most")
+    check_plain(name, "the name")
+    check_plain(phone, "the phone number")
     if sex not in Sex.values:
         raise InvalidValueError(f"sex {sex[:10]!r} is none of F, M or empty")
     this_year = timezone.now().year

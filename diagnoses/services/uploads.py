@@ -23,18 +23,19 @@ from django.utils import timezone
 from diagnoses.errors import ImportRefusedError, UploadRefusedError
 from diagnoses.models import Admission, Import, Upload
 from diagnoses.services.batches import BATCH_ROWS, batched
+from diagnoses.services.erased import WHY_REFUSED, ErasedSubjects, erased_places
 from diagnoses.services.hospitals import check_takes_patients
 from diagnoses.services.imports import import_cohort
 from diagnoses.tasks import process_upload_task
 from envoys import audit
-from envoys.errors import NotNowError, StorageError
+from envoys.errors import LostObjectError, NotNowError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import (
     FolderStorage,
+    delete_folder,
     envoy_storage,
     open_object,
     read_object,
-    storage_errors,
     write_object,
 )
 from envoys.work import Progress
@@ -155,6 +156,45 @@ def process_upload(upload_id: int) -> None:
         raise
 
 
+def remove_files_of_erased(upload: Upload, erased: ErasedSubjects) -> bool:
+    """Remove the files of an upload that waits if an erased patient is in them, or may be.
+
+    Returns whether they were removed.
+
+    Raises:
+        NotNowError: a worker is checking or importing it.
+        StorageError: they could not be removed; try again.
+    """
+    if not _may_hold(upload, erased):
+        return False
+    waits = Upload.objects.filter(pk=upload.pk).exclude(status=Upload.Status.RUNNING)
+    if not waits.update(
+        stage=Upload.Stage.DISCARDED,
+        status=Upload.Status.FAILED,  # until the files are gone: what fails is found again
+        reason=WHY_REFUSED,
+        holder="",
+        leased_until=None,
+    ):
+        raise NotNowError("an upload is being checked or imported")
+    _remove_files(upload)
+    Upload.objects.filter(pk=upload.pk).update(
+        status=Upload.Status.COMPLETE, completed_at=timezone.now()
+    )
+    return True
+
+
+def _may_hold(upload: Upload, erased: ErasedSubjects) -> bool:
+    try:
+        with _local_files(upload) as files:
+            for path in filter(None, (files.outcomes, files.diagnoses)):
+                rows = read_rows(path, ("subject_id",))
+                if any(subject_id in erased for _, (subject_id,) in rows):
+                    return True
+    except (CohortError, LostObjectError):  # nobody can tell, and nobody can import it either
+        return True
+    return False
+
+
 def _check(upload: Upload) -> None:
     with _local_files(upload) as files:
         found = _find_problems(upload, files)
@@ -201,6 +241,10 @@ def _find_problems(upload: Upload, files: EnvoyFiles) -> dict[str, Any]:
         if len(problems) < PROBLEMS_SHOWN:
             problem = f"{place}: its hadm_id stands in {upload.envoy} already"
             problems += _in_words([problem], files)
+    if found:  # else the files are not in order, and of those who were erased nobody can be told
+        erased = _in_words(list(erased_places(upload.envoy, files)), files)
+        num_problems += len(erased)
+        problems += erased[: PROBLEMS_SHOWN - len(problems)]
     return found | {"num_problems": num_problems, "problems": problems}
 
 
@@ -398,13 +442,8 @@ def _store_files(
 
 def _remove_files(upload: Upload) -> None:
     """Remove an upload's objects, those that are still there; safe to do again."""
-    storage = envoy_storage(upload.envoy)
     keys = [file[which] for file in upload.files.values() for which in ("key", "head_key")]
-    if isinstance(storage, FolderStorage) and keys:
-        keys.append(str(Path(keys[0]).parent))  # a bucket has no folders
-    for key in keys:
-        with storage_errors(storage, key, "removed"):
-            storage.delete(key)
+    delete_folder(envoy_storage(upload.envoy), keys)
 
 
 @contextmanager

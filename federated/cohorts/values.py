@@ -15,6 +15,7 @@ from federated.cohorts.records import (
 )
 from federated.errors import InvalidCodeError, InvalidRowError, InvalidValueError
 from federated.icd import normalize_code
+from federated.plain_text import is_formula
 
 MAX_ID_LENGTH = 64
 MAX_SEQ_NUM = 65_535
@@ -53,6 +54,8 @@ def parse_id(text: str, column: str) -> str:
         raise InvalidValueError(f"{column} has {len(text)} characters, {MAX_ID_LENGTH} is the most")
     if not text.isprintable():
         raise InvalidValueError(f"{column} has a character that cannot be printed")
+    if is_formula(text):  # an export is opened with a spreadsheet, which would calculate it
+        raise InvalidValueError(f"{column} begins like a formula, with =, +, - or @")
     return text
 
 

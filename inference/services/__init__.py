@@ -2,6 +2,11 @@
 
 from inference.services.erasure import delete_envoy, erase_envoy, what_will_go
 from inference.services.pages import predict_page, study_to_predict
+from inference.services.patient_erasure import (
+    erase_patient,
+    finish_patient_erasure,
+    what_goes_with,
+)
 from inference.services.predictions import (
     ServingModel,
     global_version,
@@ -22,6 +27,8 @@ __all__ = [
     "ServingModel",
     "delete_envoy",
     "erase_envoy",
+    "erase_patient",
+    "finish_patient_erasure",
     "global_version",
     "load_model",
     "own_version",
@@ -35,5 +42,6 @@ __all__ = [
     "score_admission",
     "study_in_use",
     "study_to_predict",
+    "what_goes_with",
     "what_will_go",
 ]

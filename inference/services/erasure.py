@@ -4,20 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from axes.utils import reset as forget_failed_logins
 from django.db import transaction
 from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.utils import timezone
 
-from diagnoses.models import Admission, CodeReport, Diagnosis, Import, Patient, Snapshot, Upload
+from diagnoses.models import (
+    Admission,
+    CodeReport,
+    Diagnosis,
+    Import,
+    Patient,
+    PatientErasure,
+    Snapshot,
+    Upload,
+)
 from diagnoses.services import clear_abandoned_imports
 from envoys import audit, work
 from envoys.errors import NotNowError
-from envoys.models import Envoy, IdempotentCall, User
+from envoys.logins import end_logins
+from envoys.models import Envoy, IdempotentCall, ServiceToken, User
 from envoys.storage import bucket_of, delete_objects, envoy_storage
 from envoys.work import Progress, WorkQuerySet
 from federated.errors import FederatedError
 from federated.small_counts import MIN_PATIENTS
 from inference.models import Erasure, InferenceRun, Prediction
+from inference.searches import forget_searches
+from inference.services.remains import Remains, of_hospitals_people, of_hospitals_runs
 from training.arrays import remove_arrays
 from training.models import (
     Distribution,
@@ -57,6 +70,10 @@ def register(model: type[Model], *, title: str, is_of_people: bool = False) -> N
         is_of_people: a number under 10 of them is not shown there.
     """
     _other_rows.append(OtherRows(model, title, is_of_people))
+
+
+def other_rows() -> tuple[OtherRows, ...]:
+    return tuple(_other_rows)
 
 
 def register_forgetting(forget: Callable[[Envoy], None]) -> None:
@@ -151,8 +168,11 @@ def delete_envoy(envoy: Envoy, *, confirmed_name: str, deleted_by: User | None) 
         _mark_deleted(envoy)
         _refuse_in_use(envoy, erasure.envoy_name)
         _end_work(envoy, erasure.envoy_name)
+        erasure.counts = [
+            {"what": what, "count": count} for what, count in what_will_go(envoy).in_words()
+        ]
+        erasure.remains = [each.to_json() for each in _close_accounts(envoy)]
         doctors = envoy.users.filter(role=User.Role.DOCTOR)
-        IdempotentCall.objects.filter(user__in=doctors).delete()  # patients may be in the answers
         doctors.update(is_active=False, envoy=None)
         envoy.users.update(envoy=None)
         erasure.enqueued_at = timezone.now()
@@ -160,6 +180,23 @@ def delete_envoy(envoy: Envoy, *, confirmed_name: str, deleted_by: User | None) 
         audit.record(deleted_by, "deleted envoy", envoy)
         erase_envoy_task.delay_on_commit(erasure.pk)
     return erasure
+
+
+def _close_accounts(envoy: Envoy) -> list[Remains]:
+    """End whatever the hospital's doctors have open, and forget what it holds of patients.
+
+    Returns what remains of their accounts.
+    """
+    forget_searches(envoy)
+    doctors = list(envoy.users.filter(role=User.Role.DOCTOR))
+    for doctor in doctors:
+        IdempotentCall.objects.filter(user=doctor).delete()  # patients may be in the answers
+        tokens = ServiceToken.objects.filter(user=doctor, revoked_at=None)
+        tokens.update(revoked_at=timezone.now())
+        end_logins(doctor)
+        forget_failed_logins(username=doctor.username)
+    num_tokens = ServiceToken.objects.filter(user__in=doctors).count()
+    return of_hospitals_people(num_accounts=len(doctors), num_tokens=num_tokens)
 
 
 def _mark_deleted(envoy: Envoy) -> None:
@@ -234,6 +271,8 @@ def _erase(erasure: Erasure) -> None:
     for forget in _forgetting:
         forget(envoy)
     delete_objects(envoy_storage(envoy))
+    # Of those that runs name the hashes stay; every worker's host sees that the arrays may go.
+    Snapshot.objects.filter(envoy=envoy, removed_at=None).update(removed_at=timezone.now())
     with transaction.atomic():
         _end(erasure, envoy, num_done)
 
@@ -260,6 +299,7 @@ def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
         ),
         StudyMembership.objects.filter(envoy=envoy),
         CodeReport.objects.filter(envoy=envoy),
+        PatientErasure.objects.filter(envoy=envoy),
         Snapshot.objects.filter(envoy=envoy).exclude(Exists(in_use[0])).exclude(Exists(in_use[1])),
     ]
 
@@ -270,6 +310,7 @@ def _end(erasure: Erasure, envoy: Envoy, num_done: int) -> None:
         status=Erasure.Status.COMPLETE,
         num_done=num_done,
         num_total=num_done,
+        remains=[*(each.to_json() for each in _remains_of(erasure, envoy)), *erasure.remains],
         completed_at=timezone.now(),
     )
     if not finished:
@@ -279,6 +320,15 @@ def _end(erasure: Erasure, envoy: Envoy, num_done: int) -> None:
         envoy.save(update_fields=["bucket", "prefix"])
     else:
         envoy.delete()
+
+
+def _remains_of(erasure: Erasure, envoy: Envoy) -> list[Remains]:
+    runs = RunParticipant.objects.filter(envoy=envoy, sits_out_because="").values("run")
+    return of_hospitals_runs(
+        name=erasure.envoy_name,
+        num_runs=runs.count(),
+        num_versions=ModelVersion.objects.of_federation().filter(run__in=runs).count(),
+    )
 
 
 def _is_named(envoy: Envoy) -> bool:

@@ -261,6 +261,7 @@ def _predict_batch(
                 created_at=now,
             )
             for (record, _), row in zip(batch, probabilities, strict=True)
+            if record.hadm_id in ids  # its patient may have been erased since it was read
         ),
         update_conflicts=True,
         unique_fields=["admission", "model_version"],

@@ -24,14 +24,14 @@ def envoy_delete(request: UserRequest, envoy_id: int) -> HttpResponse:
     form = DeleteForm(request.POST or None)
     if form.is_valid():
         with errors_on(form):
-            services.delete_envoy(
+            erasure = services.delete_envoy(
                 envoy, confirmed_name=form.cleaned_data["name"], deleted_by=request.user
             )
         if form.is_valid():
             messages.success(
-                request, f"{envoy} is deleted. A worker erases what it held; Tasks shows how far."
+                request, f"{envoy} is deleted. A worker erases what it held, and says what remains."
             )
-            return redirect("training:envoy-list")
+            return redirect("inference:erasure-detail", erasure.pk)
     return render(
         request,
         "inference/envoy_delete.html",

@@ -24,11 +24,10 @@ from inference.patients import (
     patients_of,
     time_order,
 )
+from inference.searches import SEARCH
 from inference.services import ModelRisk, PatientRisk, risk_of
 from training.choice_words import TITLES
 from training.models import ModelVersion
-
-SEARCH = "patient-search"  # in the session, encrypted: it may be a name
 
 
 @never_cache

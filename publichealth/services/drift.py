@@ -44,6 +44,8 @@ class NodeDrift:
     envoy: Envoy
     check: DriftCheck | None  # the last that is complete
     newest: DriftCheck | None  # the last that was asked for, as long as it is not complete
+    not_yet: str = ""  # why there is none of either
+    next_at: datetime | None = None  # before which none is made that nobody asks for
 
 
 def nodes() -> EnvoyQuerySet:
@@ -61,8 +63,24 @@ def summary(user: User) -> list[NodeDrift]:
         complete = (
             newest if is_complete else checks.filter(status=DriftCheck.Status.COMPLETE).first()
         )
-        found.append(NodeDrift(envoy, complete, None if is_complete else newest))
+        if newest is None:
+            found.append(NodeDrift(envoy, None, None, not_yet=_why_not_yet(envoy)))
+            continue
+        next_at = newest.created_at + timedelta(hours=settings.DRIFT_HOURS)
+        found.append(NodeDrift(envoy, complete, None if is_complete else newest, next_at=next_at))
     return found
+
+
+def _why_not_yet(envoy: Envoy) -> str:
+    """A sentence without a full stop."""
+    serving = _serving_of(envoy)
+    if serving is None:
+        return "No model of readings is served yet: there is nothing to compare with"
+    try:
+        _check_enough(envoy, serving)
+    except NotReadyError as error:
+        return f"{error}. The first check is made by itself once there are enough"
+    return "There are enough readings: the first check is made within a minute"
 
 
 def request_due_checks() -> None:
@@ -171,11 +189,18 @@ def forget_trained_on(envoy: Envoy) -> None:
     with transaction.atomic():
         servings = Serving.objects.select_for_update().filter(training_distribution__has_key=node)
         for serving in servings:
-            serving.training_distribution[node] = {
-                name: {key: value for key, value in released.items() if key in NUMBERS_OF_ROWS}
-                for name, released in serving.training_distribution[node].items()
-            }
+            serving.training_distribution[node] = only_numbers_of_rows(
+                serving.training_distribution[node]
+            )
             serving.save(update_fields=["training_distribution"])
+
+
+def only_numbers_of_rows(released: dict[str, Any]) -> dict[str, Any]:
+    """A node's distributions without what tells of its values."""
+    return {
+        name: {key: value for key, value in one.items() if key in NUMBERS_OF_ROWS}
+        for name, one in released.items()
+    }
 
 
 def _servings() -> "QuerySet[Serving]":

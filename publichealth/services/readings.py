@@ -14,6 +14,7 @@ from envoys.errors import NotNowError
 from envoys.models import Envoy, User
 from federated.cohorts.values import parse_id
 from federated.errors import FederatedError, InvalidValueError
+from federated.plain_text import is_formula
 from federated.readings import INPUT_NAMES, input_named
 from federated.targets import READINGS, RISK_TIERS
 from publichealth.models import Reading
@@ -129,6 +130,8 @@ def _problems(reading: NewReading, latest: datetime) -> Iterator[tuple[str, str]
         yield "subject_id", str(error)
     if len(reading.city) > MAX_CITY_LENGTH or not reading.city.isprintable():
         yield "city", f"city has at most {MAX_CITY_LENGTH} characters, and can be printed"
+    elif is_formula(reading.city):
+        yield "city", "city begins like a formula, with =, +, - or @"
     if reading.measured_at.tzinfo is None:
         yield "measured_at", "measured_at has no time zone"
     elif reading.measured_at > latest:

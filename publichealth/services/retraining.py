@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from envoys import audit
 from envoys.models import User
+from federated.plain_text import check_plain
 from publichealth.models import DriftCheck, RetrainingProposal
 from training.errors import NotReadyError
 
@@ -19,6 +20,7 @@ def propose_retraining(check: DriftCheck, *, reason: str, proposed_by: User) -> 
     """
     if check.status != DriftCheck.Status.COMPLETE:
         raise NotReadyError("This check is not complete: propose a training from one that is")
+    check_plain(reason, "the reason", has_lines=True)
     study = check.version.study
     waiting = RetrainingProposal.objects.filter(study=study, answer=Answer.WAITING)
     if waiting.exists():

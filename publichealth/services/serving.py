@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from django.db import transaction
 from django.db.models import Case, IntegerField, QuerySet, Value, When
 from django.utils import timezone
 
 from envoys.errors import StorageError
+from envoys.models import Envoy
 from envoys.storage import director_storage, read_object
 from envoys.work import Progress
 from federated.datasets import UNLABELLED
@@ -25,6 +28,7 @@ from federated.recalibration import NodeMargins, recalibrate
 from federated.scaling import FeatureScaling
 from federated.targets import READINGS
 from publichealth.models import Reading, Serving
+from publichealth.services.drift import only_numbers_of_rows
 from publichealth.tasks import prepare_serving_task
 from training.arrays import open_snapshot
 from training.models import ModelVersion, RunParticipant
@@ -106,6 +110,17 @@ def forget_served() -> None:
 
 
 def _look_up() -> ServedModel | None:
+    serving_id = _newest_ready()
+    return None if serving_id is None else load_served(serving_id)
+
+
+def released_threshold() -> float | None:
+    """From which risk on the served model calls a reading high; read without its parameters."""
+    serving_id = _newest_ready()
+    return None if serving_id is None else Serving.objects.get(pk=serving_id).threshold
+
+
+def _newest_ready() -> int | None:
     states = ModelVersion.State
     ready = (
         Serving.objects.filter(
@@ -119,7 +134,7 @@ def _look_up() -> ServedModel | None:
         if study.exists():
             serving_id = ready.filter(version__study__name=name).values_list("pk", flat=True)
             if (found := serving_id.first()) is not None:
-                return load_served(found)
+                return found
     return None
 
 
@@ -209,14 +224,31 @@ def prepare_serving(serving_id: int) -> None:
         except (StorageError, FederatedError) as error:
             Serving.objects.finish(serving, status=Serving.Status.FAILED, reason=str(error))
             raise
-        Serving.objects.finish(
-            serving, status=Serving.Status.COMPLETE, completed_at=timezone.now(), **found
-        )
+        _complete(serving, found)
     forget_served()
     score_unscored()
 
 
-def _prepare(serving: Serving) -> dict[str, object]:
+def _complete(serving: Serving, found: dict[str, Any]) -> None:
+    """Store what preparation has found; of a node that was erased meanwhile, as erasing leaves it.
+
+    A node's row is held meanwhile: erasing, which takes the node out of the rows that there are,
+    begins either before, and is seen here, or after, and finds this row.
+    """
+    trained_on = found["training_distribution"]
+    with transaction.atomic():
+        nodes = Envoy.objects.select_for_update().order_by("pk").filter(pk__in=trained_on)
+        standing = {str(each.pk) for each in nodes if each.status != Envoy.Status.DELETED}
+        found["training_distribution"] = {
+            node: released if node in standing else only_numbers_of_rows(released)
+            for node, released in trained_on.items()
+        }
+        Serving.objects.finish(
+            serving, status=Serving.Status.COMPLETE, completed_at=timezone.now(), **found
+        )
+
+
+def _prepare(serving: Serving) -> dict[str, Any]:
     """The fields that preparation finds."""
     version, progress = serving.version, Progress(serving)
     plan, model = TrainingPlan.from_json(version.run.plan), load_model(version)

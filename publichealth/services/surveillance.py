@@ -79,6 +79,10 @@ class CityFigures:
         return f"{in_words(timedelta(seconds=self.age_seconds))} ago"
 
     @property
+    def risk_percent(self) -> float | None:
+        return None if self.mean_risk is None else 100 * self.mean_risk
+
+    @property
     def band(self) -> AqiBand | None:
         return None if self.latest_aqi is None else aqi_band(self.latest_aqi)
 
@@ -93,7 +97,7 @@ class Alert:
 
     @property
     def shown(self) -> str:
-        return f"{self.value:.{self.threshold.default.digits}f}"
+        return self.threshold.default.mean_in_words(self.value)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class HeatRow:
 
     @property
     def risk_html(self) -> SafeString:
-        return _cells_html("heat-risk", self.risk, digits=2)
+        return _cells_html("heat-risk", self.risk, digits=0, scale=100)
 
     @property
     def aqi_html(self) -> SafeString:
@@ -128,6 +132,14 @@ class TrendPoint:
     highest_risk: tuple[str, float] | None
     mean_aqi: float | None
     highest_aqi: tuple[str, float] | None
+
+    @property
+    def risk_percent(self) -> float | None:
+        return None if self.mean_risk is None else 100 * self.mean_risk
+
+    @property
+    def highest_risk_percent(self) -> float | None:
+        return None if self.highest_risk is None else 100 * self.highest_risk[1]
 
 
 @dataclass(frozen=True)
@@ -198,10 +210,13 @@ class Surveillance:
         def worst(pair: tuple[str, float] | None) -> float | None:
             return pair[1] if pair else None
 
+        def in_percent(risk: float | None) -> float | None:
+            return None if risk is None else 100 * risk
+
         return {
             "hours": [f"{hour:%H:%M}" for hour in self.hours],
-            "mean_risk": [point.mean_risk for point in self.trend],
-            "highest_risk": [worst(point.highest_risk) for point in self.trend],
+            "mean_risk": [in_percent(point.mean_risk) for point in self.trend],
+            "highest_risk": [in_percent(worst(point.highest_risk)) for point in self.trend],
             "mean_aqi": [point.mean_aqi for point in self.trend],
             "highest_aqi": [worst(point.highest_aqi) for point in self.trend],
             "aqi": [[each.name, each.percent] for each in self.aqi_bands],
@@ -402,12 +417,15 @@ def _heat_row(name: str, by_hour: list[dict[str, Tally]]) -> HeatRow:
     )
 
 
-def _cells_html(name: str, cells: list[HeatCell], *, digits: int) -> SafeString:
+def _cells_html(name: str, cells: list[HeatCell], *, digits: int, scale: int = 1) -> SafeString:
     """A row of table cells: of hundreds a poll, and a template is slow."""
     return format_html_join(
         "",
         '<td class="{}-{}">{}</td>',
-        ((name, c.level, "·" if c.value is None else f"{c.value:.{digits}f}") for c in cells),
+        (
+            (name, c.level, "·" if c.value is None else f"{scale * c.value:.{digits}f}")
+            for c in cells
+        ),
     )
 
 

@@ -24,10 +24,29 @@ class Default:
     low: float
     high: float
     digits: int
+    is_share: bool = False  # stored and told to programs from 0 to 1, to people in percent
 
     @property
     def shown(self) -> str:
-        return f"{self.value:g}"
+        return self.in_words(self.value)
+
+    @property
+    def shown_unit(self) -> str:
+        return "%" if self.is_share else self.unit
+
+    def to_shown(self, value: float) -> float:
+        return round(100 * value, 6) if self.is_share else value
+
+    def from_shown(self, number: float) -> float:
+        return number / 100 if self.is_share else number
+
+    def in_words(self, value: float) -> str:
+        """With its unit."""
+        return f"{self.to_shown(value):g} {self.shown_unit}".strip()
+
+    def mean_in_words(self, mean: float) -> str:
+        """As `in_words`, in as many digits as figures beside it have."""
+        return f"{self.to_shown(mean):.{self.digits}f} {self.shown_unit}".strip()
 
 
 def _of_input(name: str, value: float, source: str, digits: int) -> Default:
@@ -37,7 +56,9 @@ def _of_input(name: str, value: float, source: str, digits: int) -> Default:
 
 
 DEFAULTS = {
-    Figure.RISK: Default(0.7, "A choice of this product, not a standard", "", 0.0, 1.0, 2),
+    Figure.RISK: Default(
+        0.7, "A choice of this product, not a standard", "", 0.0, 1.0, 0, is_share=True
+    ),
     Figure.AQI: _of_input(
         "aqi", 150.0, "US EPA: the end of “unhealthy for sensitive groups” (40 CFR 58, app. G)", 0
     ),
@@ -63,7 +84,7 @@ class Threshold:
 
     @property
     def shown(self) -> str:
-        return f"{self.value:g}"
+        return self.default.in_words(self.value)
 
     @property
     def title(self) -> str:

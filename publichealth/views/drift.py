@@ -1,5 +1,6 @@
 """Whether nodes' readings are still like those trained on, and asking for another training."""
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -32,6 +33,8 @@ def _page(request: UserRequest, form: ProposalForm | None = None) -> HttpRespons
     )
     context = {
         **_live(nodes),
+        "least_new": drift.LEAST_NEW,
+        "drift_hours": settings.DRIFT_HOURS,
         "alerts": page_of(request, alerts.select_related("envoy", "version__study"), size=10),
         "proposals": proposals[:MOST_PROPOSALS],
         "has_checks": any(node.check for node in nodes),
@@ -47,6 +50,8 @@ def _live(nodes: list[drift.NodeDrift]) -> dict[str, object]:
             {
                 "envoy": node.envoy,
                 "check": node.check,
+                "not_yet": node.not_yet,
+                "next_at": node.next_at,
                 "rows": input_rows(node.check) if node.check else [],
                 "newest": Work(kind_of(node.newest), node.newest) if node.newest else None,
             }

@@ -13,6 +13,7 @@ from envoys.pages import UserRequest, errors_on
 from publichealth.lookup import figure_named
 from publichealth.services import drift
 from publichealth.services.health_training import newest_training
+from publichealth.services.serving import released_threshold
 from publichealth.services.surveillance import Window, surveillance
 from publichealth.services.thresholds import (
     current_thresholds,
@@ -43,6 +44,7 @@ def _page(request: UserRequest, wrong: ThresholdForm | None = None) -> HttpRespo
         {
             **context,
             "windows": list(Window),
+            "released_threshold": released_threshold(),
             "training": training,
             "training_charts": training.charts() if training else None,
             "drift": drift.summary(request.user),
@@ -80,7 +82,7 @@ def threshold_set(request: UserRequest, figure: str) -> HttpResponse:
     if form.is_valid():
         with errors_on(form):
             new = set_threshold(asked, value=form.cleaned_data["value"], set_by=request.user)
-            messages.success(request, f"{new.title}: alerts from {new.value:g} on.")
+            messages.success(request, f"{new.title}: alerts from {new.shown} on.")
             return redirect("publichealth:dashboard")
     return _page(request, wrong=form)
 
@@ -88,5 +90,5 @@ def threshold_set(request: UserRequest, figure: str) -> HttpResponse:
 @require_POST
 def threshold_reset(request: UserRequest, figure: str) -> HttpResponse:
     new = reset_threshold(figure_named(figure), reset_by=request.user)
-    messages.success(request, f"{new.title}: alerts from {new.value:g} on again, the default.")
+    messages.success(request, f"{new.title}: alerts from {new.shown} on again, the default.")
     return redirect("publichealth:dashboard")

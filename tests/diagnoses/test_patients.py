@@ -286,3 +286,14 @@ def test_codes_are_found_by_code_and_by_words(django_assert_num_queries):
     assert len(services.search_icd_codes("a", limit=5)) == 5
     assert not services.search_icd_codes("  ")
     assert not services.search_icd_codes("no such illness at all")
+
+
+@pytest.mark.parametrize("field", ["name", "phone"])
+@pytest.mark.parametrize("character", ["\0", "\u202e", "\u2066"])
+def test_hidden_characters_in_a_name_are_refused_and_the_name_is_not_told(field, character):
+    values = {"name": "Ada Lovelace", "sex": "F", "phone": "555", "registered_by": None}
+    values[field] = f"Ada{character}Lovelace"
+    with pytest.raises(InvalidValueError, match=f"{ord(character):04X}") as refused:
+        services.register_patient(make_envoy(), **values)
+    assert "Ada" not in str(refused.value)
+    assert not Patient.objects.exists()

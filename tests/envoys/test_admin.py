@@ -14,7 +14,8 @@ from rest_framework_simplejwt.tokens import RefreshToken
 
 from diagnoses.models import CodeReport, IcdCode, Import, Upload
 from envoys import audit
-from envoys.models import AuditEvent, Envoy, User, WorkerSign
+from envoys.models import AuditEvent, Envoy, ServiceToken, User, WorkerSign
+from envoys.service_tokens import make_token
 from inference.models import Erasure, InferenceRun
 from publichealth.models import AlertThreshold, DriftCheck, RetrainingProposal, Serving
 from tests import factories
@@ -33,7 +34,7 @@ from training.models import (
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
 Role = User.Role
-ACCOUNTS = (User, AuditEvent, OutstandingToken)
+ACCOUNTS = (User, ServiceToken, AuditEvent, OutstandingToken)
 HOSPITALS_OWN = ("Patient", "Admission", "Diagnosis", "Prediction", "Reading", "IdempotentCall")
 
 
@@ -81,6 +82,7 @@ def rows() -> dict[type[models.Model], models.Model]:
         assignment.snapshot,
         audit.record(user, "asked for an account", user),
         OutstandingToken.objects.get(user=user),
+        make_token(name="nightly", user=user, actions=["see envoys"], made_by=user)[0],
         WorkerSign.objects.create(hostname="worker-1", **worker),
         IcdCode.objects.create(code="I10", version=10, title="Essential hypertension"),
         Import.objects.create(envoy=envoy, source_name="cohort", source_sha256="0" * 64),
@@ -288,8 +290,11 @@ def test_an_administrator_activates_an_account_once_the_doctor_has_a_hospital():
     client.post(url, account(doctor, is_active="on", envoy=envoy.pk))
     doctor.refresh_from_db()
     assert (doctor.is_active, doctor.envoy) == (True, envoy)
-    event = AuditEvent.objects.get(target=f"user:{doctor.pk}")
-    assert (event.user, event.action) == (administrator, "activated account")
+    events = AuditEvent.objects.filter(target=f"user:{doctor.pk}").order_by("pk")
+    assert [(event.user, event.action) for event in events] == [
+        (administrator, "asked: use the admin"),
+        (administrator, "activated account"),
+    ]
     assert Client().login(username="amina", password=PASSWORD)
 
 

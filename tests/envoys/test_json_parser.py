@@ -1,5 +1,6 @@
 """Bodies that are JSON for the standard library and yet cannot be worked with."""
 
+import json
 from typing import Any
 
 import pytest
@@ -61,5 +62,13 @@ def test_fields_beyond_the_limit_are_refused_with_413(settings):
         {"note": "x" * 2_000, "diagnoses": SimpleUploadedFile("diagnoses.csv", b"subject_id\n")},
         format="multipart",
     )
+    assert response.status_code == 413, response.content
+    assert response.json()["type"] == "too_large"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/health-risk", "/api/v1/token", "/api/login"])
+def test_a_body_that_is_announced_too_large_is_refused_before_it_is_read(settings, path):
+    settings.CALL_MAX_BYTES = 100
+    response = send(path, json.dumps({"username": "x" * 200}))
     assert response.status_code == 413, response.content
     assert response.json()["type"] == "too_large"

@@ -1,8 +1,10 @@
 import hashlib
 import io
 import os
+import socket
 import subprocess
 import sys
+import time
 
 import boto3
 import pytest
@@ -12,13 +14,18 @@ from envoys import storage as storage_module
 from envoys.errors import StorageError
 from envoys.models import Envoy
 from envoys.storage import (
+    check_director_storage,
+    delete_objects,
     director_storage,
     envoy_storage,
+    has_objects,
+    list_objects,
     object_exists,
     open_object,
     read_object,
     write_object,
 )
+from tests.s3_server import running_s3, s3_client
 
 HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -32,7 +39,7 @@ def folder(settings, tmp_path):
 
 
 @pytest.fixture
-def bucket(settings):
+def moto(settings):
     settings.DIRECTOR_S3_BUCKET_NAME = "director-bucket"
     settings.ENVOY_S3_BUCKET_NAME = "envoys-bucket"
     settings.AWS_ACCESS_KEY_ID = "test"
@@ -47,7 +54,31 @@ def bucket(settings):
     storage_module._s3_storage.cache_clear()
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(scope="session")
+def signing_server(tmp_path_factory):
+    """A server that checks signatures, which moto does not."""
+    with running_s3(tmp_path_factory.mktemp("s3"), "director-bucket", "envoys-bucket") as server:
+        yield server
+
+
+@pytest.fixture
+def signed(settings, signing_server):
+    for name in ("DIRECTOR_S3_BUCKET_NAME", "ENVOY_S3_BUCKET_NAME", "AWS_S3_ENDPOINT_URL"):
+        setattr(settings, name, signing_server[name])
+    settings.AWS_ACCESS_KEY_ID = signing_server["AWS_ACCESS_KEY_ID"]
+    settings.AWS_SECRET_ACCESS_KEY = signing_server["AWS_SECRET_ACCESS_KEY"]
+    settings.S3_ENDPOINT_IS_INSIDE = True
+    yield s3_client(signing_server)
+    delete_objects(director_storage())
+    storage_module._s3_storage.cache_clear()
+
+
+@pytest.fixture(params=["moto", "signed"])
+def bucket(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["folder", "moto", "signed"])
 def storage(request):
     request.getfixturevalue(request.param)
     return director_storage()
@@ -206,3 +237,54 @@ def test_folders_need_no_boto3():
     }
     environment["DJANGO_SETTINGS_MODULE"] = "techlife.settings"
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+
+
+def test_a_wrong_secret_is_refused_and_the_right_one_is_not(signed, settings):
+    sha256 = write_object(director_storage(), "updates/one.bin", b"hello")
+    right = settings.AWS_SECRET_ACCESS_KEY
+    settings.AWS_SECRET_ACCESS_KEY = "not the secret of this key"
+    for use in (
+        lambda: read_object(director_storage(), "updates/one.bin", sha256=sha256),
+        lambda: write_object(director_storage(), "updates/one.bin", b"other"),
+        lambda: object_exists(director_storage(), "updates/one.bin"),
+        lambda: list(list_objects(director_storage())),
+        lambda: delete_objects(director_storage()),
+        check_director_storage,
+    ):
+        with pytest.raises(StorageError, match="credentials are right") as refused:
+            use()
+        assert settings.AWS_SECRET_ACCESS_KEY not in str(refused.value)
+    settings.AWS_SECRET_ACCESS_KEY = right
+    assert read_object(director_storage(), "updates/one.bin", sha256=sha256) == b"hello"
+    check_director_storage()
+
+
+def test_all_of_a_storage_is_listed_and_deleted_and_nothing_beside_it(storage):
+    for key in ("updates/b.bin", "a.bin", "updates/a.bin"):
+        write_object(storage, key, key.encode())
+    assert list(list_objects(storage)) == [
+        ("a.bin", 5),
+        ("updates/a.bin", 13),
+        ("updates/b.bin", 13),
+    ]
+    oslo, oslo_2 = (envoy_storage(Envoy(slug=slug)) for slug in ("oslo", "oslo-2"))
+    for each in (oslo, oslo_2):
+        write_object(each, "diagnoses.csv", b"1")
+    delete_objects(oslo)
+    assert not has_objects(oslo)
+    assert has_objects(oslo_2)
+    delete_objects(oslo_2)
+
+
+def test_a_look_at_storage_that_does_not_answer_takes_no_longer_than_a_moment(settings):
+    settings.DIRECTOR_S3_BUCKET_NAME = "director-bucket"
+    settings.AWS_ACCESS_KEY_ID = settings.AWS_SECRET_ACCESS_KEY = "test"
+    settings.S3_ENDPOINT_IS_INSIDE = True
+    with socket.socket() as silent:  # takes connections, and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        settings.AWS_S3_ENDPOINT_URL = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(StorageError, match="could not be looked up"):
+            check_director_storage()
+        assert time.monotonic() - started < 10

@@ -232,6 +232,7 @@ def test_the_page_says_what_goes_and_asks_for_the_name(client, queue, scientist)
     page = client.post(url, {"name": "Another"}).content.decode()
     assert "give its name exactly as it is written: Made-up Hospital" in page
     response = client.post(url, {"name": "Made-up Hospital"}, follow=True)
-    assert response.redirect_chain == [(reverse("training:envoy-list"), 302)]
+    report = reverse("inference:erasure-detail", args=[Erasure.objects.get().pk])
+    assert response.redirect_chain == [(report, 302)]
     assert "Made-up Hospital is deleted" in response.content.decode()
     assert client.get(url).status_code == 404

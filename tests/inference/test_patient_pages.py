@@ -203,7 +203,7 @@ def test_the_risk_is_shown_by_both_models_with_its_reasons(
     make_diagnosis(admission, icd_code="J9601")
 
     client.get(patient_page(patient))
-    with django_assert_num_queries(26):
+    with django_assert_num_queries(27):
         response = client.get(patient_page(patient))
     text = response.text
     assert f"Version {version.number} of" in text
@@ -215,7 +215,7 @@ def test_the_risk_is_shown_by_both_models_with_its_reasons(
 
     for _ in range(5):
         make_diagnosis(make_admission(patient))
-    with django_assert_num_queries(26):
+    with django_assert_num_queries(27):
         client.get(patient_page(patient), {"admission": admission.pk})
 
     AuditEvent.objects.all().delete()
@@ -230,7 +230,7 @@ def test_the_dashboard_of_a_new_hospital_says_what_to_do(client, doctor, alpha):
     assert "There is no patient yet" in text
     assert "No model has been delivered to Alpha" in text
     assert reverse("diagnoses:import-create") in text
-    assert not actions()  # it shows counts, no patient
+    assert actions() == ["see the hospital at a glance"]  # counts, no patient
 
 
 def test_the_dashboard_counts_by_risk_and_names_what_waits(

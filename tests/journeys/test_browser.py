@@ -106,7 +106,7 @@ def test_a_patient_is_registered_and_ends_with_a_risk_by_the_federations_model(
     doctor.press("Approve this plan")
     doctor.sees("Approved. The hospital takes part")
 
-    scientist.go_to("Hospitals")
+    scientist.go_to("Envoys")
     scientist.follow("Train by hand")
     for envoy in hospitals[:3]:
         scientist.press(f"Launch {envoy}")

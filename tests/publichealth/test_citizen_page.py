@@ -40,8 +40,8 @@ def test_the_form_asks_for_what_the_model_knows_with_units_and_nothing_filled_in
     assert not re.search(r'<input type="number"[^>]* value=', html)
     assert [part["title"] for part in response.context["form"].parts()] == [
         "You",
-        "Your device",
         "Symptoms",
+        "Your device",
     ]
     for name in asked:
         assert f'for="id_{name}"' in html

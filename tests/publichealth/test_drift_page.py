@@ -5,7 +5,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from envoys.models import AuditEvent, User
-from publichealth.models import DriftCheck, RetrainingProposal
+from publichealth.models import DriftCheck, RetrainingProposal, Serving
 from tests.api import Program
 from tests.drifting import HOUR, make_node, make_readings, make_trained_serving
 from tests.factories import make_envoy, make_user
@@ -51,7 +51,16 @@ def test_without_a_node_the_page_says_what_will_be_here(officer, client):
 
 
 def test_a_node_that_was_not_checked_says_so_and_why_not(officer, client, node):
-    assert "Not checked yet" in text_of(client.get(PAGE))
+    why = "Not checked yet. No model of readings is served yet: there is nothing to compare with."
+    assert why in text_of(client.get(PAGE))
+    make_trained_serving(make_node("Other", slug="other"))
+    make_readings(node, 20)
+    why = f"Not enough to compare: {node} took no part in training"
+    for page in (PAGE, reverse("publichealth:dashboard")):
+        assert why in text_of(client.get(page))
+    make_readings(node, 980)
+    assert "the first check is made within a minute" in text_of(client.get(PAGE))
+    Serving.objects.all().delete()
     text = text_of(client.post(CHECK, follow=True))
     assert "No model of readings is being served" in text
     assert not DriftCheck.objects.exists()

@@ -9,6 +9,7 @@ from publichealth.models import DriftCheck, Reading
 from publichealth.services import serving
 from tests.drifting import make_node, make_readings, make_trained_serving
 from tests.factories import make_envoy, make_participant, make_user
+from tests.publichealth.test_serving import make_nodes, released_version
 from tests.training.test_run_pages import text_of
 from training.models import TrainingRun
 
@@ -48,6 +49,29 @@ def test_of_an_erased_node_no_histogram_stays_and_the_model_is_served_as_before(
     serving.load_served.cache_clear()
     again = serving.load_served(row.pk).risks([{"aqi": 90.0}, {"age": 60.0, "aqi": 90.0}])
     assert list(again) == list(risks)
+
+
+def test_of_a_node_that_is_erased_while_a_version_is_prepared_no_histogram_is_stored(
+    queue, monkeypatch
+):
+    nodes = make_nodes()
+    version = released_version(queue, nodes)
+    gone, recalibrate = nodes[1], serving.recalibrate
+
+    def erased_meanwhile(margins):
+        delete_envoy(gone, confirmed_name=gone.name, deleted_by=None)
+        queue.work()
+        assert not Reading.objects.filter(envoy=gone).exists()
+        return recalibrate(margins)
+
+    monkeypatch.setattr(serving, "recalibrate", erased_meanwhile)
+    row = serving.prepare_now(version)
+    assert row.status == "COMPLETE"
+    for node in nodes:
+        (some, *_) = row.training_distribution[str(node.pk)].values()
+        assert ("counts" in some) == (node != gone)
+        assert some["num_readings"] > 0
+    assert serving.load_served(row.pk).assess({"pm25": 400.0}).risk > 0
 
 
 def test_the_page_lists_readings_and_drift_checks_and_what_stays(client, trained):

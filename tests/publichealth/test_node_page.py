@@ -15,6 +15,7 @@ from tests.factories import (
     make_user,
 )
 from tests.health import make_health_version
+from training import services
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
@@ -114,10 +115,43 @@ def test_of_a_node_without_anything_the_call_answers_nulls_and_noughts(keeper):
 def test_a_keeper_is_offered_no_pages_about_patients_and_a_doctor_is(client, keeper):
     client.force_login(keeper)
     titles = [entry.title for entry in client.get(PAGE).context["navigation"]]
-    assert {"Patients", "Imports", "Inference"}.isdisjoint(titles)
-    assert {"Dashboard", "Exports", "Approvals", "Runs", "Models"} <= set(titles)
+    assert {"Patients", "Imports", "Exports", "Inference"}.isdisjoint(titles)
+    assert {"Dashboard", "Approvals", "Runs", "Models"} <= set(titles)
     client.force_login(make_user(envoy=make_envoy()))
     response = client.get(PAGE, follow=True)
     assert response.redirect_chain == [(reverse("inference:hospital-dashboard"), 302)]
     titles = [entry.title for entry in response.context["navigation"]]
-    assert {"Patients", "Imports", "Inference"} <= set(titles)
+    assert {"Patients", "Imports", "Exports", "Inference"} <= set(titles)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "inference:hospital-dashboard",
+        "inference:patient-list",
+        "diagnoses:patient-register",
+        "diagnoses:import-list",
+        "diagnoses:export-list",
+        "diagnoses:code-report",
+    ],
+)
+def test_what_is_about_patients_is_no_page_of_a_node(client, keeper, page):
+    client.force_login(keeper)
+    assert client.get(reverse(page)).status_code == 404
+    client.force_login(make_user(envoy=make_envoy()))
+    assert client.get(reverse(page)).status_code == 200
+
+
+def test_a_keeper_has_no_calls_about_patients_and_answers_for_the_node(client, keeper, node):
+    program = Program(keeper)
+    for path in ("patients", "exports", "imports", "hospital"):
+        program.get(f"/api/v1/{path}", code=404)
+    assert program.get("/api/v1/readings")["count"] == 0
+    study = services.study_for("health_risk")
+    package = services.package_training(study, node, services.plan_for(study))
+    client.force_login(keeper)
+    approval = {"plan_sha256": package.plan_sha256}
+    page = reverse("training:package-approve", args=[package.pk])
+    assert client.post(page, approval).status_code == 302
+    package.refresh_from_db()
+    assert package.approved_by == keeper

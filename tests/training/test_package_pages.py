@@ -111,7 +111,7 @@ def test_the_list_takes_no_more_queries_for_more_packages(
 ):
     for _ in range(12):
         services.package_training(study, make_envoy(), services.plan_for(study))
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(9):
         client.get(LIST)
 
 
@@ -161,7 +161,7 @@ def test_approving_sends_the_hash_that_was_shown(client, package, doctor):
     assert "Approved. The hospital takes part" in text_of(response)
     assert "Revoke the approval" in text_of(response)
     assert answer_of(package) == Answer.APPROVED
-    assert AuditEvent.objects.get().action == "approved package"
+    assert AuditEvent.objects.filter(action="approved package").count() == 1
 
 
 def test_refusing_needs_a_reason_and_can_be_taken_back(client, package, doctor):
@@ -215,7 +215,7 @@ def test_a_training_is_packaged_for_the_chosen_hospitals(client, study, alpha, b
         "learning_rate": 0.25,
         "weight_decay": 0.0,
     }
-    assert AuditEvent.objects.count() == 1
+    assert AuditEvent.objects.filter(action="packaged training").count() == 1
 
 
 def test_a_hospital_that_cannot_be_reached_is_named_and_the_others_are_asked(

@@ -101,7 +101,7 @@ def test_a_run_is_started_with_what_was_chosen(client, scientist, study, plan, h
     assert (run.seed, run.quorum, run.deadline_seconds) == (11, 1, 1800)
     assert run.started_by == scientist
     assert {participant.envoy for participant in run.participants.all()} == {ready, few}
-    assert AuditEvent.objects.count() == 1
+    assert AuditEvent.objects.filter(action="started run").count() == 1
 
 
 def test_a_refused_start_says_why_and_keeps_what_was_filled_in(

@@ -58,7 +58,7 @@ def test_a_study_that_there_is_already_is_not_made_twice(client, scientist, stud
     )
     assert "there is a study of this target and network already" in text_of(response)
     assert Study.objects.count() == 1
-    assert not AuditEvent.objects.exists()
+    assert AuditEvent.objects.get().action == "asked: make a study"
 
 
 def test_the_page_of_a_study_says_what_from_what_and_how_far_it_is(client, scientist, study):

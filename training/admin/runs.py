@@ -149,6 +149,9 @@ class ReceivedUpdateAdmin(Rows):
         "sha256",
         "client_state_sha256",
         plain_json("metrics", masked_in_words),
+        plain_json("screening"),
+        "decided_by",
+        "decided_at",
     )
     list_display = (
         short("sha256"),

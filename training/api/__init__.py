@@ -1,5 +1,6 @@
 from training.api.choices import ModelChoiceViewSet
 from training.api.packages import ApprovalViewSet, PackageViewSet, StudyViewSet
+from training.api.quarantine import UpdateViewSet
 from training.api.runs import (
     AssignmentViewSet,
     FederationSummaryView,
@@ -19,4 +20,5 @@ __all__ = [
     "RoundViewSet",
     "RunViewSet",
     "StudyViewSet",
+    "UpdateViewSet",
 ]

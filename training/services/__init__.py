@@ -17,6 +17,7 @@ from training.services.packages import (
     revoke_approval,
     standing_approval,
 )
+from training.services.quarantine import reject_update, release_update
 from training.services.reports import report_run, request_report
 from training.services.retries import retry_assignment, retryable_assignments
 from training.services.rounds import aggregate_round, close_round
@@ -55,6 +56,8 @@ __all__ = [
     "plan_for",
     "receive_update",
     "refuse_package",
+    "reject_update",
+    "release_update",
     "report_run",
     "request_report",
     "retry_assignment",

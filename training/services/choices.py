@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from envoys import audit
 from envoys.models import Envoy, User
+from federated.plain_text import check_plain
 from training.errors import ConflictError, NotAllowedError, NotReadyError, TrainingError
 from training.models import Distribution, ModelChoice, ModelVersion, Study
 
@@ -54,6 +55,7 @@ def overrule_choice(
     _check_own_doctor(choice, overruled_by)
     if not reason.strip():
         raise TrainingError("say why: whoever looks at a risk reads it")
+    check_plain(reason, "the reason", has_lines=True)
     if kind == choice.kind_in_use:
         raise ConflictError(f"{Kind(kind).label} is the model in use already: nothing was changed")
     if kind == choice.kind:

@@ -17,7 +17,9 @@ def packaged_plan(study: Study, plan_sha256: str | None = None) -> TrainingPlan:
     newest = packages.order_by("-packaged_at", "-pk").first()
     if newest is None:
         which = f"the plan {plan_sha256[:12]}" if plan_sha256 else "a plan"
-        raise NotReadyError(f"no hospital has a package with {which} of {study}: package it first")
+        raise NotReadyError(
+            f"no {study.words.place} has a package with {which} of {study}: package it first"
+        )
     return TrainingPlan.from_json(newest.plan)
 
 
@@ -36,7 +38,9 @@ def newest_version(study: Study) -> ModelVersion:
         )
     version = study.versions.of_federation().order_by("-number").first()
     if version is None:
-        raise NotReadyError(f"there is no model of {study} yet: train hospitals, then aggregate")
+        raise NotReadyError(
+            f"there is no model of {study} yet: train {study.words.places}, then aggregate"
+        )
     return version
 
 

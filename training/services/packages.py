@@ -17,6 +17,7 @@ from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object
 from federated import readings
 from federated.params import Params, from_bytes, to_bytes
+from federated.plain_text import check_plain
 from federated.plan import TrainingPlan, plan_sha256
 from federated.rounds import first_params
 from federated.scaling import FeatureScaling
@@ -145,8 +146,8 @@ def package_envoys(
     num_needed, num_active = plan.strategy_parameters.min_updates, study.envoys.count()
     if num_needed > num_active:
         raise NotNowError(
-            f"{plan.strategy} with these parameters needs the updates of {num_needed} hospitals,"
-            f" and {num_active} are active: choose other parameters, or another strategy"
+            f"{plan.strategy} with these parameters needs the updates of {num_needed}"
+            f" {study.words.places}, and {num_active} are active: choose other parameters, or another strategy"
         )
     memberships, problems = [], []
     for envoy in sorted(envoys, key=lambda envoy: envoy.slug):
@@ -155,7 +156,7 @@ def package_envoys(
         except StorageError as error:
             problems.append(f"{envoy}: {error}")
     if not memberships and not problems:
-        raise NotNowError("choose at least one hospital")
+        raise NotNowError(f"choose at least one {study.words.place}")
     audit.record(packaged_by, "packaged training", study)
     return Packaged(memberships, problems)
 
@@ -224,6 +225,7 @@ def refuse_package(
         raise NotApprovedError(f"only a doctor of {membership.envoy} can refuse its package")
     if not reason.strip():
         raise NotNowError("say why the package is refused: who made it reads the reason")
+    check_plain(reason, "the reason", has_lines=True)
     with transaction.atomic():
         standing = StudyMembership.objects.standing().filter(pk=membership.pk).values("pk")
         refused = (

@@ -5,7 +5,7 @@ twice, by two workers, or again after a crash: it happens once.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -19,6 +19,7 @@ from federated.params import params_sha256
 from federated.plan import TrainingPlan
 from federated.rounds import check_classes, first_params, next_params
 from federated.scaling import FeatureScaling, pooled_scaling
+from federated.screening import Screening
 from training.errors import NotReadyError
 from training.models import (
     ReceivedUpdate,
@@ -28,6 +29,13 @@ from training.models import (
     TrainingRun,
 )
 from training.objects import load_params, params_key, save_params
+from training.services.screening import (
+    can_reach_quorum,
+    hold_outliers,
+    num_needed,
+    screen_updates,
+    why_it_waits,
+)
 from training.services.updates import (
     LostUpdateError,
     accepted_updates,
@@ -184,17 +192,19 @@ def fail_run(run: TrainingRun, reason: str) -> None:
 def aggregate_round(training_round: TrainingRound) -> bool:
     """Make the next global model of a round closed to updates; False if another worker has.
 
-    An update whose object is gone or damaged is asked for again: the round is open once more. One
+    What is odd among its updates goes into quarantine first, and the round goes on without it; if
+    too few are left, it waits until somebody has decided. An update whose object is gone or damaged is asked for again: the round is open once more. One
     whose base parameters are gone fails, and its run with it.
     """
     training_round = TrainingRound.objects.select_related("run__study").get(pk=training_round.pk)
-    if training_round.status != TrainingRound.Status.CLOSED:
+    if training_round.status != TrainingRound.Status.CLOSED or training_round.reason:
         return False
-    updates = accepted_updates(training_round)
     try:
         if training_round.number == 0:
-            return _finish_statistics(training_round, updates)
-        return _finish_training(training_round, updates)
+            return _finish_statistics(training_round, accepted_updates(training_round))
+        if not settle_round(training_round, screen_updates(training_round)):
+            return False
+        return _finish_training(training_round, accepted_updates(training_round))
     except LostUpdateError as lost:
         _ask_again(training_round, lost.update, str(lost))
         return False
@@ -206,6 +216,45 @@ def aggregate_round(training_round: TrainingRound) -> bool:
     except FederatedError as error:  # the same again another time
         _fail_closed_round(training_round, str(error))
         return False
+
+
+@transaction.atomic
+def settle_round(
+    training_round: TrainingRound, screenings: Mapping[str, Screening] | None = None
+) -> bool:
+    """Whether enough updates count for a closed round to go on; else it waits, or fails.
+
+    It waits, with the reason on its row, as long as releasing what is in quarantine would help.
+
+    Args:
+        screenings: of its updates, by hospital; what is odd is put into quarantine first.
+    """
+    training_round = (
+        TrainingRound.objects.select_for_update().select_related("run").get(pk=training_round.pk)
+    )
+    if training_round.status != TrainingRound.Status.CLOSED:
+        return False
+    hold_outliers(training_round, screenings or {})
+    if not can_reach_quorum(training_round):
+        num_counted = len(accepted_updates(training_round))
+        reason = f"{num_counted} of {num_needed(training_round.run)} needed updates are left"
+        _fail_closed_round(training_round, f"{reason}. {_left_out(training_round)}")
+        return False
+    reason = why_it_waits(training_round)
+    TrainingRound.objects.closed().filter(pk=training_round.pk).update(reason=reason)
+    return not reason
+
+
+def _left_out(training_round: TrainingRound) -> str:
+    """Why updates that came in do not count."""
+    left_out = ReceivedUpdate.objects.filter(
+        assignment__training_round=training_round,
+        verdict__in=[ReceivedUpdate.Verdict.REJECTED, ReceivedUpdate.Verdict.REFUSED],
+    ).select_related("assignment__envoy")
+    return "; ".join(
+        f"{update.assignment.envoy}: {update.get_verdict_display().lower()}, {update.reason}"
+        for update in sorted(left_out, key=lambda update: update.assignment.envoy.slug)
+    )
 
 
 def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:

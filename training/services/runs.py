@@ -51,13 +51,13 @@ def start_run(
     ready = [participant for participant in participants if not participant.sits_out_because]
     if not ready:
         reasons = "; ".join(participant.sits_out_because for participant in participants)
-        reasons = reasons or "no hospital has been invited"
+        reasons = reasons or f"no {study.words.place} has been invited"
         raise TrainingError(f"nobody can take part in {study}: {reasons}")
     num_needed = plan.strategy_parameters.min_updates
     if len(ready) < num_needed:
         raise TrainingError(
-            f"{plan.strategy} needs the updates of {num_needed} hospitals, {len(ready)} can take"
-            " part: choose other parameters, or another strategy"
+            f"{plan.strategy} needs the updates of {num_needed} {study.words.places},"
+            f" {len(ready)} can take part: choose other parameters, or another strategy"
         )
     with transaction.atomic():
         _refuse_second_run(study, of_mode=None)
@@ -136,7 +136,7 @@ def check_enough_patients(plan: TrainingPlan, envoy: Envoy) -> None:
     if count < plan.min_examples:
         shown = HIDDEN if 0 < count < MIN_PATIENTS else count  # who runs the federation reads it
         raise TooFewPatientsError(
-            f"{envoy}: {shown} of {plan.min_examples} patients with an outcome"
+            f"{envoy}: {shown} of {plan.min_examples} {envoy.words.people} with an outcome"
         )
 
 
@@ -257,16 +257,20 @@ def aggregate_envoys(
         _lock(study)
         training_round = TrainingRound.objects.open_manual(study).select_related("run").first()
         if training_round is None:
-            raise NotReadyError(f"no hospital has been launched for {study}: launch some first")
+            raise NotReadyError(
+                f"no {study.words.place} has been launched for {study}: launch some first"
+            )
         _refuse_unfinished(training_round, chosen)
         others = training_round.assignments.exclude(envoy_id__in=chosen)
         ReceivedUpdate.objects.filter(
             assignment__in=others, verdict=ReceivedUpdate.Verdict.ACCEPTED
         ).update(
-            verdict=ReceivedUpdate.Verdict.REFUSED, reason="not among the hospitals to aggregate"
+            verdict=ReceivedUpdate.Verdict.REFUSED,
+            reason=f"not among the {study.words.places} to aggregate",
         )
         others.update(
-            status=RoundAssignment.Status.MISSED, reason="not among the hospitals to aggregate"
+            status=RoundAssignment.Status.MISSED,
+            reason=f"not among the {study.words.places} to aggregate",
         )
         closed = (
             TrainingRound.objects.collecting()
@@ -291,4 +295,7 @@ def _refuse_unfinished(training_round: TrainingRound, chosen: dict[int, Envoy]) 
             next_step = "wait for it" if statuses[pk].is_active else "retry it"
             obstacles.append(f"{envoy}: {status}: {next_step}, or leave it out")
     if obstacles or not chosen:
-        raise NotReadyError("; ".join(obstacles) or "choose at least one hospital to aggregate")
+        words = training_round.run.study.words
+        raise NotReadyError(
+            "; ".join(obstacles) or f"choose at least one {words.place} to aggregate"
+        )

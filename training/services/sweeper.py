@@ -33,7 +33,9 @@ def _enqueue_closing(rounds: RoundQuerySet, in_doubt: datetime) -> None:
     may_close = may_close.filter(run__mode=TrainingRun.Mode.AUTOMATIC)
     for pk in may_close.values_list("pk", flat=True):
         close_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
-    for pk in list(rounds.closed().filter(closed_at__lt=in_doubt).values_list("pk", flat=True)):
+    # One that waits for a decision is handed out by whoever decides.
+    in_nobodys_hands = rounds.closed().filter(closed_at__lt=in_doubt, reason="")
+    for pk in list(in_nobodys_hands.values_list("pk", flat=True)):
         # Counted from now again: one that takes longer than a lease is not done twice at once.
         rounds.closed().filter(pk=pk).update(closed_at=timezone.now())
         aggregate_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)

@@ -71,8 +71,13 @@ def _received(update: FinishedUpdate, **values: Any) -> ReceivedUpdate:
 
 
 def _answer_again(update: FinishedUpdate) -> ReceivedUpdate:
-    accepted = ReceivedUpdate.objects.filter(
-        assignment=update.assignment, verdict=ReceivedUpdate.Verdict.ACCEPTED
+    accepted = ReceivedUpdate.objects.filter(  # at first; screening may have held it since
+        assignment=update.assignment,
+        verdict__in=[
+            ReceivedUpdate.Verdict.ACCEPTED,
+            ReceivedUpdate.Verdict.QUARANTINED,
+            ReceivedUpdate.Verdict.REJECTED,
+        ],
     ).first()
     if accepted is None:
         return _received(

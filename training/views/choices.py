@@ -75,5 +75,8 @@ def model_choice_take_back(request: UserRequest, choice_id: int) -> HttpResponse
     choice = visible_choice(request, choice_id)
     with errors_shown(request):
         services.take_back_overruling(choice, taken_back_by=request.user)
-        messages.success(request, "Taken back: what the validation patients chose is in use again.")
+        messages.success(
+            request,
+            f"Taken back: what the validation {choice.envoy.words.people} chose is in use again.",
+        )
     return redirect("training:model-choice-detail", choice.pk)

@@ -131,7 +131,8 @@ def package_approve(request: UserRequest, package_id: int) -> HttpResponse:
             package, approved_by=request.user, plan_hash=request.POST.get("plan_sha256", "")
         )
         messages.success(
-            request, "Approved. The hospital takes part in runs of this plan; you can revoke it."
+            request,
+            f"Approved. The {package.study.words.place} takes part in runs of this plan; you can revoke it.",
         )
     return redirect("training:package-detail", package.pk)
 

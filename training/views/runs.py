@@ -42,9 +42,11 @@ def live_context(request: UserRequest, run: TrainingRun) -> dict[str, Any]:
     may_retry = run.is_active and may_use(request.user, "training:assignment-retry", "POST")
     return {
         "run": run,
+        "words": run.study.words,
         "progress": progress_of(run, request.user),
         "is_changing": run.is_active or run.is_being_reported,
         "may_stop": may_use(request.user, "training:run-stop", "POST"),
+        "may_decide": may_use(request.user, "training:quarantine-list", "GET"),
         "retryable": services.retryable_assignments(run).select_related("envoy", "training_round")
         if may_retry
         else [],
@@ -74,7 +76,12 @@ def run_benefit(request: UserRequest, run_id: int) -> HttpResponse:
     """What the run brings to each hospital, on a page to print."""
     run = visible_run(request, run_id)
     benefit = benefit_of(run, request.user)
-    context = {"run": run, "benefit": benefit, "charts": benefit.charts() if benefit else None}
+    context = {
+        "run": run,
+        "words": run.study.words,
+        "benefit": benefit,
+        "charts": benefit.charts() if benefit else None,
+    }
     return render(request, "training/run_benefit.html", context)
 
 
@@ -101,7 +108,9 @@ def run_create(request: UserRequest) -> HttpResponse:
                 quorum=form.cleaned_data["quorum"],
                 deadline_seconds=60 * form.cleaned_data["deadline_minutes"],
             )
-            messages.success(request, "Started. Each hospital's data is being frozen.")
+            messages.success(
+                request, f"Started. Each {package.study.words.place}'s data is being frozen."
+            )
             return redirect("training:run-detail", run.pk)
     participants = (
         services.participants_for(package.study, words.plan, package.study.envoys) if words else []
@@ -152,7 +161,9 @@ def packaged_plans(study: str) -> list[dict[str, Any]]:
 def run_stop(request: UserRequest, run_id: int) -> HttpResponse:
     run = visible_run(request, run_id)
     if services.stop_run(run, stopped_by=request.user):
-        messages.success(request, "Stopped. What the hospitals have sent so far is kept.")
+        messages.success(
+            request, f"Stopped. What the {run.study.words.places} have sent so far is kept."
+        )
     else:
         messages.info(request, "This run had ended already; nothing was changed.")
     return redirect("training:run-detail", run.pk)

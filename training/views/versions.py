@@ -87,15 +87,15 @@ def model_version_live(request: UserRequest, version_id: int) -> HttpResponse:
 @require_POST
 def model_version_distribute(request: UserRequest, version_id: int) -> HttpResponse:
     version = visible_version(request, version_id)
-    form = EnvoysForm(request.POST, study=version.study)
+    words, form = version.study.words, EnvoysForm(request.POST, study=version.study)
     if not form.is_valid():
-        messages.error(request, "Nothing was sent: choose at least one active hospital.")
+        messages.error(request, f"Nothing was sent: choose at least one active {words.place}.")
         return redirect("training:model-version-detail", version.pk)
     with errors_shown(request):
         deliveries = services.distribute_version(
             version, distributed_by=request.user, envoys=list(form.cleaned_data["envoys"])
         )
-        plural = "hospital" if len(deliveries) == 1 else "hospitals"
+        plural = words.place if len(deliveries) == 1 else words.places
         messages.success(
             request, f"Released, and on its way to {len(deliveries)} {plural}. It is in use now."
         )

@@ -21,6 +21,7 @@ from techlife.page_bench import (
     report_json,
     table,
 )
+from techlife.page_nodes import grow_nodes
 from techlife.page_world import add_some_rows, grow, make_small_world
 
 
@@ -62,6 +63,7 @@ class Command(BaseCommand):
             f"{world.envoy.patients.count():,} patients with"
             f" {world.envoy.admissions.count():,} admissions in one hospital; {connection.vendor}"
         )
+        self.stdout.write(f"{grow_nodes():,} readings of nodes and nine cities' monitors")
         gc.collect()
         gc.freeze()  # what filling has left behind is not a web process's to look through
 

@@ -386,6 +386,8 @@ class PatientErasure(LeasedWork):
     counts = models.JSONField(default=list)  # [{"what", "count"}]: what went
     remains = models.JSONField(default=list)  # [{"what", "why"}], in words
     seen = models.JSONField(default=list)  # sha256 of exports found to be without the patient
+    # Of those that held the patient, or did as far as can be known: some were gone before.
+    held = models.JSONField(default=list)
     requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completed_at = models.DateTimeField(null=True)

@@ -163,21 +163,21 @@ ACTIONS: tuple[Action, ...] = (
     ),
     action(
         "see access tokens",
-        C.FEDERATION,
+        C.SIGNED_IN,
         "GET access-token-list",
         "GET api:access-token-list",
         "GET api:access-token-detail",
     ),
     action(
         "make an access token",
-        C.FEDERATION,
+        C.SIGNED_IN,
         "GET access-token-create",
         "POST access-token-create",
         "POST api:access-token-list",
     ),
     action(
         "revoke an access token",
-        C.FEDERATION,
+        C.SIGNED_IN,
         "POST access-token-revoke",
         "POST api:access-token-revoke",
     ),
@@ -575,6 +575,12 @@ ACTIONS: tuple[Action, ...] = (
         "POST api:assignment-retry",
     ),
     action(
+        "go on without one hospital",
+        C.FEDERATION,
+        "POST training:assignment-drop",
+        "POST api:assignment-drop",
+    ),
+    action(
         "see updates and what is in quarantine",
         C.FEDERATION,
         "GET training:quarantine-list",
@@ -675,6 +681,12 @@ ACTIONS: tuple[Action, ...] = (
         "GET api:node-summary",
     ),
     action(
+        "erase the readings of a subject",
+        C.READINGS,
+        "POST api:reading-erase",
+        call_only="a subject is known by an ID in the node's own system, which erases it there too",
+    ),
+    action(
         "record readings",
         C.READINGS,
         "POST api:reading-list",
@@ -741,8 +753,7 @@ ACTIONS: tuple[Action, ...] = (
 
 # What the audit keeps no event of: nothing of ours is shown or changed there. Beside these it leaves
 # out whatever `ANYONE` may use (logging in and asking for an account record themselves, and who asks
-# for a risk is nobody's business), the parts of pages that ask for themselves again (`…-live`: the
-# page they are part of was recorded), and what no URL of this list serves, as static files.
+# for a risk is nobody's business), and what no URL of this list serves, as static files.
 UNAUDITED = frozenset(
     {
         # empty forms
@@ -759,8 +770,6 @@ UNAUDITED = frozenset(
         "POST diagnoses:icd-code-search",
         "GET api:icd-code-list",
         "GET api:icd-code-detail",
-        # what the page of a run, which was recorded, draws
-        "GET training:run-curves",
         # words for the admin's own scripts
         "GET admin:jsi18n",
     }
@@ -782,7 +791,7 @@ def actions_of(view_name: str, method: str) -> list[Action]:
     """What a route does; nothing for a route that is in no action.
 
     A method that a route does not have is judged as the route's others are: who may use the route
-    learns from the view that the method is wrong, and nobody else learns that there is a route.
+    learns that the method is wrong, and nobody else learns that there is a route.
     """
     methods = _actions().get(view_name)
     if methods is None:
@@ -806,9 +815,19 @@ def is_audited(view_name: str, method: str) -> bool:
     return (
         bool(capabilities)
         and Capability.ANYONE not in capabilities
-        and not view_name.endswith("-live")
         and f"{'GET' if method == 'HEAD' else method} {view_name}" not in UNAUDITED
     )
+
+
+def asks_by_itself(view_name: str) -> bool:
+    """Whether a page asks for this part of it again and again, as long as it is open."""
+    return view_name.endswith("-live") or view_name == "training:run-curves"
+
+
+def methods_of(view_name: str) -> frozenset[str]:
+    """The methods that a page has; none where that is for its view to say, as in the admin."""
+    methods = frozenset(_actions().get(view_name, {}))
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def may_use(user: Any, view_name: str, method: str) -> bool:

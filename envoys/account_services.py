@@ -82,14 +82,32 @@ def _tokens_of(user: User, *, two_steps: bool) -> Tokens:
     return Tokens(str(refresh.access_token), str(refresh), user)
 
 
-@transaction.atomic
 def refresh_tokens(text: str) -> Tokens:
     """Change a refresh token for new ones; it serves once.
+
+    One that comes a second time has been copied, and nobody can tell by whom: then every login of
+    the account ends.
 
     Raises:
         LoginRefusedError: it is used, revoked, expired or no token, or the password is a new one.
     """
     token = _refresh_token(text)
+    user, two_steps = _login_of(token)
+    with transaction.atomic():
+        tokens = _tokens_of(user, two_steps=two_steps) if _use_up(token) else None
+        if tokens is None:
+            end_logins(user)
+            audit.record(None, "refused: reused token", user)
+    if tokens is None:
+        raise LoginRefusedError(
+            "This token has been used before, so that somebody else may have it; every login of the"
+            " account has been ended: log in again"
+        )
+    return tokens
+
+
+def _login_of(token: RefreshToken) -> tuple[User, bool]:
+    """Whose login a token belongs to, while it stands, and whether it was by two steps."""
     user = User.objects.filter(pk=token.get(api_settings.USER_ID_CLAIM), is_active=True).first()
     if user is None:
         raise LoginRefusedError("The token's account is not active")
@@ -100,8 +118,7 @@ def refresh_tokens(text: str) -> Tokens:
     two_steps = bool(token.get("two_step"))
     if two_step.is_required(user) and not two_steps:
         raise CodeNeededError("This account logs in by two steps: log in again, with `otp`")
-    _use_up(token)
-    return _tokens_of(user, two_steps=two_steps)
+    return user, two_steps
 
 
 @transaction.atomic
@@ -112,23 +129,45 @@ def revoke_token(text: str) -> None:
         LoginRefusedError: it is used, revoked, expired or no token.
     """
     token = _refresh_token(text)
-    _use_up(token)
+    if not _use_up(token):
+        raise LoginRefusedError("This token has been used or revoked: log in again")
     user = User.objects.filter(pk=token.get(api_settings.USER_ID_CLAIM)).first()
     if user is not None:
         audit.record(user, "logged out", user)
 
 
+class _RefreshToken(RefreshToken):
+    """One that is ours and has not run out; whether it was used is asked where it is used up."""
+
+    def check_blacklist(self) -> None:
+        pass
+
+
 def _refresh_token(text: str) -> RefreshToken:
     try:
-        return RefreshToken(text)  # type: ignore[arg-type]
+        return _RefreshToken(text)  # type: ignore[arg-type]
     except TokenError as error:
         raise LoginRefusedError(f"{error}: log in again") from error
 
 
-def _use_up(token: RefreshToken) -> None:
+def _use_up(token: RefreshToken) -> bool:
+    """Whether it had not been used or revoked; of two who come at once, one is told so."""
     blacklisted: Any = token.blacklist()  # a pair, whatever its annotation says
-    if not blacklisted[1]:  # somebody was faster with the same token
-        raise LoginRefusedError("Token is blacklisted: log in again")
+    return bool(blacklisted[1])
+
+
+def why_no_username(username: str, *, of: User | None = None) -> str:
+    """Why a name cannot be somebody's: one that looks like another's could be taken for it.
+
+    Args:
+        of: whose name it is to be, where the account is there already.
+    """
+    if not username.isascii():
+        return "A username has letters from a to z, digits and @ . + - _"
+    others = User.objects.exclude(pk=of.pk) if of and of.pk else User.objects.all()
+    if others.filter(username__iexact=username).exclude(username=username).exists():
+        return "A user with that username already exists, in other capitals."
+    return ""
 
 
 @transaction.atomic
@@ -145,6 +184,8 @@ def register_account(
     """
     user = User(username=username, email=email, phone=phone, role=role, is_active=False)
     problems: dict[str, list[str]] = {}
+    if reason := why_no_username(username):
+        problems["username"] = [reason]
     if role not in ROLES_TO_ASK_FOR:
         known = ", ".join(ROLES_TO_ASK_FOR)
         problems["role"] = [f"One can ask for these roles: {known}."]
@@ -154,10 +195,14 @@ def register_account(
         user.full_clean(exclude=["password", "role"])
     except ValidationError as error:
         problems |= error.message_dict
-    try:
-        check_plain(phone, "the phone number")
-    except InvalidValueError as error:
-        problems["phone"] = [str(error)]
+    for field, text, what in (
+        ("phone", phone, "the phone number"),
+        ("email", email, "the address"),
+    ):
+        try:
+            check_plain(text, what)
+        except InvalidValueError as error:
+            problems[field] = [str(error)]
     problems |= _problems_of_password(password, user)
     if problems:
         raise AccountRefusedError(problems)
@@ -182,21 +227,23 @@ def _problems_of_password(
     return {}
 
 
-@transaction.atomic
-def change_password(user: User, *, old_password: str, new_password: str) -> None:
-    """Take a new password, and end every session and token that the old one opened.
+def change_password(
+    request: HttpRequest, user: User, *, old_password: str, new_password: str
+) -> None:
+    """Take a new password, and end every session and token, those of programs too.
 
     Raises:
         AccountRefusedError: the old one is wrong, or the new one is too weak; it says why.
     """
-    if not user.check_password(old_password):
-        raise AccountRefusedError({"old_password": ["This is not your password."]})
+    two_step.check_password(request, user, old_password, to="change password", field="old_password")
     if problems := _problems_of_password(new_password, user, "new_password"):
         raise AccountRefusedError(problems)
     user.set_password(new_password)
-    user.save(update_fields=["password"])
-    end_logins(user)
-    audit.record(user, "changed password", user)
+    with transaction.atomic():
+        user.save(update_fields=["password"])
+        end_logins(user)
+        service_tokens.revoke_tokens_of(user, revoked_by=user)
+        audit.record(user, "changed password", user)
 
 
 @transaction.atomic

@@ -59,9 +59,13 @@ class PasswordForm(TablerForm, PasswordChangeForm):
         super().__init__(*args, **kwargs)
         self.fields["new_password1"].help_text = PASSWORD_RULES
 
+    def clean_old_password(self) -> str:
+        """Looked at by the service, which counts the wrong ones."""
+        return str(self.cleaned_data["old_password"])
+
 
 class PasswordChangeView(auth_views.PasswordChangeView):
-    """This session goes on; every other one, and every token, ends."""
+    """This session goes on; every other one, and every token, programs' too, ends."""
 
     form_class = PasswordForm
 
@@ -70,12 +74,14 @@ class PasswordChangeView(auth_views.PasswordChangeView):
         passwords = form.cleaned_data
         try:
             change_password(
+                self.request,
                 user,
                 old_password=passwords["old_password"],
                 new_password=passwords["new_password1"],
             )
         except AccountRefusedError as error:
-            form.add_error(None, str(error))
+            for field, texts in error.problems.items():
+                form.add_error(field if field in form.fields else None, texts)
             return self.form_invalid(form)
         sessions.keep_session(self.request, user)
         return HttpResponseRedirect(self.get_success_url())

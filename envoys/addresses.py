@@ -17,16 +17,23 @@ def client_of(request: HttpRequest) -> str:
         forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
         hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
         if hops:
-            address = hops[-min(settings.NUM_PROXIES, len(hops))]
+            address = _without_port(hops[-min(settings.NUM_PROXIES, len(hops))])
     if ":" not in address:
         return address[:64]
     return _network_of(address)
 
 
+def _without_port(hop: str) -> str:
+    """Some proxies write 203.0.113.7:50001 or [2001:db8::1]:443: each connection has another."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
 def _network_of(address: str) -> str:
     try:
         found = ip_address(address)
-    except ValueError:  # with a port, or nonsense
+    except ValueError:  # nonsense
         return address[:64]
     if not isinstance(found, IPv6Address):
         return str(found)

@@ -14,16 +14,21 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from envoys import audit, lockout, service_tokens, two_step
 from envoys.access import Capability
+from envoys.account_services import why_no_username
 from envoys.admin_base import Rows, link, person_of, plain_json
 from envoys.errors import NotNowError
+from envoys.forgetting import forget_what_was_shown
 from envoys.logins import end_logins
 from envoys.models import AuditEvent, Envoy, ServiceToken, User, WorkerSign
+from federated.errors import InvalidValueError
+from federated.plain_text import check_plain
 
 admin.site.unregister(Group)  # roles say who may what
 admin.site.unregister(BlacklistedToken)
@@ -41,11 +46,29 @@ class OfAHospital(forms.BaseModelForm):
         return cleaned
 
 
-class AccountForm(OfAHospital, UserChangeForm):
+class PlainWords(forms.BaseModelForm):
+    """What is shown of a person reads as it is written."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        # A name that stands from before stays; another one must not look like somebody else's.
+        if "username" in self.changed_data and (
+            reason := why_no_username(cleaned.get("username") or "", of=self.instance)
+        ):
+            self.add_error("username", reason)
+        for name in ("first_name", "last_name", "email", "phone"):
+            try:
+                check_plain(cleaned.get(name) or "", "This")
+            except InvalidValueError as error:
+                self.add_error(name, str(error))
+        return cleaned
+
+
+class AccountForm(OfAHospital, PlainWords, UserChangeForm):
     pass
 
 
-class NewAccountForm(OfAHospital, AdminUserCreationForm):
+class NewAccountForm(OfAHospital, PlainWords, AdminUserCreationForm):
     pass
 
 
@@ -72,7 +95,7 @@ class UserAdmin(Rows, DjangoUserAdmin):
                 "fields": ("role", "envoy", "is_active", "is_locked"),
                 "description": "Who asks for an account cannot log in before it is active. A doctor"
                 " needs a hospital, and sees the patients of that one only. A new role or hospital"
-                " ends the sessions and tokens of the account.",
+                " ends the sessions and tokens of the account, its programs' too.",
             },
         ),
         ("Person", {"fields": ("first_name", "last_name", "email", "phone")}),
@@ -170,16 +193,27 @@ class UserAdmin(Rows, DjangoUserAdmin):
             action = "activated account" if obj.is_active else "closed account"
         if change and {"is_active", "role", "envoy", "username"} & set(form.changed_data):
             end_logins(obj)
+        if change and {"is_active", "role", "envoy"} & set(form.changed_data):
+            service_tokens.revoke_tokens_of(obj, revoked_by=person_of(request))
+            forget_what_was_shown(obj)
         audit.record(person_of(request), action, obj)
 
     @transaction.atomic
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
     ) -> HttpResponse:
+        if id == str(
+            request.user.pk
+        ):  # an open session that somebody has stolen would come to stay
+            self.refuse(
+                request, "Your own password you change here: the page asks for the old one."
+            )
+            return redirect("password_change")
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
             user = User.objects.get(pk=id)
             end_logins(user)
+            service_tokens.revoke_tokens_of(user, revoked_by=person_of(request))
             audit.record(person_of(request), "set password", user)
         return response
 

@@ -106,14 +106,23 @@ class AccountRegisterView(OpenCall):
         )
 
 
-class PasswordChangeView(Call):
+class UnkeptCall(Call):
+    """A call whose answer, or whose body's hash, is not kept for an `Idempotency-Key`.
+
+    Nor is it one transaction: a wrong password has to stay counted.
+    """
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super(Call, self).initial(request, *args, **kwargs)
+
+
+class PasswordChangeView(UnkeptCall):
     @extend_schema(request=serializers.NewPasswordSerializer, responses={204: None})
     def post(self, request: UserRequest) -> Response:
-        """Take a new password; every session and token ends, this one too."""
+        """Take a new password; every session and token ends, this one and programs' too."""
+        data = valid(serializers.NewPasswordSerializer, request)
         with account_refused():
-            account_services.change_password(
-                request.user, **valid(serializers.NewPasswordSerializer, request)
-            )
+            account_services.change_password(request._request, request.user, **data)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -126,15 +135,14 @@ class LoginsEndView(Call):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class AccessTokenViewSet(VisibleRows, Call, ListModelMixin, GenericViewSet[ServiceToken]):
-    """Access tokens of programs: one's own, and for an administrator all."""
+class AccessTokenViewSet(VisibleRows, UnkeptCall, ListModelMixin, GenericViewSet[ServiceToken]):
+    """Access tokens of programs: one's own, and for an administrator all.
+
+    A key is in the answer that makes one.
+    """
 
     queryset = ServiceToken.objects.select_related("user", "created_by")
     serializer_class = serializers.AccessTokenSerializer
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """As of every call, but no answer is kept for an `Idempotency-Key`: a key is in it."""
-        super(Call, self).initial(request, *args, **kwargs)
 
     @extend_schema(
         request=serializers.NewAccessTokenSerializer,
@@ -146,7 +154,9 @@ class AccessTokenViewSet(VisibleRows, Call, ListModelMixin, GenericViewSet[Servi
         account = data.pop("account", None)
         user = request.user if account is None else _account(request.user, account)
         with account_refused():
-            token, key = service_tokens.make_token(user=user, made_by=request.user, **data)
+            token, key = service_tokens.ask_for_token(
+                request._request, user=user, made_by=request.user, **data
+            )
         answer = {**serializers.AccessTokenSerializer(token).data, "key": key}
         return Response(answer, status=status.HTTP_201_CREATED)
 

@@ -9,12 +9,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from django.core.cache import cache
 from django.db import connection, models
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch
+from redis.exceptions import RedisError
 
-from envoys.access import Action, actions_of, is_audited, is_call, is_published, may
+from envoys.access import (
+    Action,
+    actions_of,
+    asks_by_itself,
+    is_audited,
+    is_call,
+    is_published,
+    may,
+)
 from envoys.models import AuditEvent, User
 
 MAX_ID = 2**63 - 1
@@ -107,11 +117,23 @@ def record_request(request: HttpRequest, response: HttpResponseBase, trail: Trai
     user = request.user  # a call's too: the framework puts it there once the token is read
     if not isinstance(user, User) or trail.is_recorded():
         return
+    target = target_of(match)
+    is_poll = asks_by_itself(match.view_name) and not is_refused
+    # Once an hour: it is asked for every few seconds, by a page that was recorded or by hand.
+    if is_poll and not _is_first_in_a_while(f"audit:{user.pk}:{match.view_name}:{target}"):
+        return
     AuditEvent.objects.create(
         user=user,
         action=_name(_action(user, match.view_name, request.method), request, response),
-        target=target_of(match),
+        target=target,
     )
+
+
+def _is_first_in_a_while(key: str) -> bool:
+    try:
+        return cache.add(key, 1, timeout=3600)
+    except RedisError:
+        return True  # then rather once too often
 
 
 def _action(user: User, view_name: str, method: str) -> Action:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -29,6 +29,7 @@ FIRST_HEAD = "0" * 64  # before the first seal
 EVENT_FIELDS = ("pk", "user_id", "action", "target", "happened_at")
 MAX_PROBLEMS = 100  # told in words; the others are counted
 SHOWN_AT_MOST = 5  # events named in one sentence
+LATE = timedelta(days=1)  # a head should lie in storage within minutes
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class StoredHead:
     head: str
     sealed_at: str
     digests: dict[int, str]  # of each event, by its number: to say which one was changed
+    stored_at: str = ""  # until then whoever changed the database could change the seal too
 
     def to_json(self) -> bytes:
         values = {
@@ -121,6 +123,7 @@ class StoredHead:
             "head": self.head,
             "num_events": len(self.digests),
             "sealed_at": self.sealed_at,
+            "stored_at": self.stored_at,
             "events": {str(pk): digest for pk, digest in self.digests.items()},
         }
         return json.dumps(values, separators=(",", ":")).encode()
@@ -129,15 +132,26 @@ class StoredHead:
     def from_json(cls, content: bytes) -> "StoredHead":
         try:
             values = json.loads(content)
-            return cls(
+            head = cls(
                 number=values["number"],
                 previous=values["previous"],
                 head=values["head"],
                 sealed_at=values["sealed_at"],
                 digests={int(pk): digest for pk, digest in values["events"].items()},
+                stored_at=values.get("stored_at", ""),
             )
+            _ = head.is_late  # its times can be read
+            return head
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LostObjectError(f"it is not the head of a seal: {error!r}") from error
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was out of storage for so long that it may have been made anew meanwhile."""
+        if not self.stored_at:
+            return False
+        sealed_at, stored_at = map(datetime.fromisoformat, (self.sealed_at, self.stored_at))
+        return stored_at - sealed_at > LATE
 
 
 def _read_head(storage: Storage, number: int) -> StoredHead | None:
@@ -158,23 +172,35 @@ def store_heads() -> int:
     """Put the heads that are not in storage there, oldest first; returns how many.
 
     A head that lies there already is never replaced: one that differs was stored before the
-    database was changed.
+    database was changed. Nor is one put before a later one: it lay there, and was removed.
     """
-    storage, num_stored = director_storage(), 0
     waiting = AuditSeal.objects.filter(stored_at=None).order_by("number")
-    for seal in waiting[:MAX_SEALS]:
-        try:
-            is_stored = _store_head(storage, seal)
-        except StorageError as error:
-            logger.error("the audit's seal %s waits to be stored: %s", seal.number, error)
-            break
-        if is_stored:
-            AuditSeal.objects.filter(pk=seal.pk).update(stored_at=timezone.now())
-            num_stored += 1
+    first = waiting.first()
+    if first is None:
+        return 0
+    storage, num_stored, number = director_storage(), 0, first.number
+    try:
+        last = _last_stored(storage, first.number)
+        before, after = waiting.filter(number__lt=last), waiting.filter(number__gte=last)
+        # What is refused for good does not stand in the way of the others.
+        for seal in (*before[:MAX_SEALS], *after[:MAX_SEALS]):
+            number = seal.number
+            if _store_head(storage, seal, is_before_another=number < last):
+                AuditSeal.objects.filter(pk=seal.pk).update(stored_at=timezone.now())
+                num_stored += 1
+    except StorageError as error:
+        logger.error("the audit's seal %s waits to be stored: %s", number, error)
     return num_stored
 
 
-def _store_head(storage: Storage, seal: AuditSeal) -> bool:
+def _last_stored(storage: Storage, first_number: int) -> int:
+    """The newest seal whose head lies in storage, from this one on; 0 if none does."""
+    seals = AuditSeal.objects.filter(number__gte=first_number).order_by("-number")
+    numbers = seals.values_list("number", flat=True).iterator()
+    return next((each for each in numbers if object_exists(storage, _key(each))), 0)
+
+
+def _store_head(storage: Storage, seal: AuditSeal, *, is_before_another: bool) -> bool:
     try:
         stored = _read_head(storage, seal.number)
         is_another = stored is not None and stored.head != seal.head
@@ -186,6 +212,13 @@ def _store_head(storage: Storage, seal: AuditSeal) -> bool:
             seal.number,
         )
         return False
+    if stored is None and is_before_another:
+        logger.error(
+            "the audit's seal %s is missing in storage, where a later one lies: it was removed"
+            " there, and is not put back. Run manage.py verify_audit",
+            seal.number,
+        )
+        return False
     if stored is None:
         before = AuditSeal.objects.filter(number=seal.number - 1).first()
         head = StoredHead(
@@ -194,6 +227,7 @@ def _store_head(storage: Storage, seal: AuditSeal) -> bool:
             head=seal.head,
             sealed_at=seal.sealed_at.isoformat(),
             digests=_Batch(FIRST_HEAD, _events_of(seal)).digests,
+            stored_at=timezone.now().isoformat(),
         )
         write_object(storage, _key(seal.number), head.to_json())
     return True
@@ -213,6 +247,7 @@ class Findings:
     num_seals: int = 0
     num_events: int = 0
     num_not_stored: int = 0  # seals whose head is not in storage yet
+    num_late: int = 0  # whose head was put there more than a day after the seal was made
     num_unsealed: int = 0
 
     def add(self, problem: str) -> None:
@@ -241,12 +276,17 @@ def verify_seals(*, reads_every_head: bool = True) -> Iterator[Findings]:
     newest = AuditSeal.objects.order_by("-number").first()
     last_number = newest.number if newest else 0
     first_to_read = 1 if reads_every_head else _newest_stored(storage, last_number)
-    previous, expected_number = FIRST_HEAD, 1
+    previous, expected_number, waiting = FIRST_HEAD, 1, list[int]()
     seals = AuditSeal.objects.filter(number__lte=last_number).order_by("number")
     for seal in seals.iterator():
         stored = None
         if seal.number >= first_to_read:
             stored = _stored_head(storage, seal, found)
+            if stored is None and seal.stored_at is None:
+                waiting.append(seal.number)
+            elif stored is not None and waiting:
+                found.add(_skipped(waiting, storage))
+                waiting.clear()
         if seal.number != expected_number:
             found.add(_gap(expected_number, seal.number - 1))
             previous = stored.previous if stored else ""
@@ -275,9 +315,27 @@ def _stored_head(storage: Storage, seal: AuditSeal, found: Findings) -> StoredHe
         return None
     if stored is None and seal.stored_at is None:
         found.num_not_stored += 1
+        if timezone.now() - seal.sealed_at > LATE:
+            found.add(
+                f"Seal {seal.number}: made at {seal.sealed_at:%Y-%m-%d %H:%M}, its head is not in"
+                f" {place(storage)} yet: it was never stored, or it was removed there."
+            )
     elif stored is None:
         found.add(f"Seal {seal.number}: its head was put into {place(storage)} and is gone.")
+    elif stored.is_late:
+        found.num_late += 1
     return stored
+
+
+def _skipped(numbers: list[int], storage: Storage) -> str:
+    """Heads are stored in order: what is missing before a later one lay there once."""
+    one = len(numbers) == 1
+    which = (
+        f"Seal {numbers[0]}: its head is"
+        if one
+        else f"Seals {numbers[0]} to {numbers[-1]}: their heads are"
+    )
+    return f"{which} missing in {place(storage)}, where a later one lies: removed there."
 
 
 def _gap(first: int, last: int) -> str:

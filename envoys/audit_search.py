@@ -133,6 +133,7 @@ class SealState:
     newest: AuditSeal | None
     num_unsealed: int  # counted up to MAX_COUNTED
     num_not_stored: int
+    is_refused: bool  # a head is not in storage after a while: out of reach, or another lies there
     is_late: bool
 
     @property
@@ -144,10 +145,13 @@ class SealState:
 def seal_state() -> SealState:
     unsealed = AuditEvent.objects.filter(seal=None).order_by("pk")
     oldest = unsealed.first()
+    waiting = AuditSeal.objects.filter(stored_at=None)
     return SealState(
         newest=AuditSeal.objects.order_by("-number").first(),
         num_unsealed=unsealed[:MAX_COUNTED].count(),
-        num_not_stored=AuditSeal.objects.filter(stored_at=None).count(),
+        num_not_stored=waiting.count(),
+        # Heads are stored in order: one that stays behind was refused, or waits for storage.
+        is_refused=waiting.filter(sealed_at__lt=timezone.now() - LATE_AFTER).exists(),
         is_late=oldest is not None and oldest.happened_at < timezone.now() - LATE_AFTER,
     )
 

@@ -4,15 +4,12 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# With these a spreadsheet takes a cell's text for a formula, or skips to what is one.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+from federated.plain_text import is_formula
 
 
 def safe_cell(value: Any) -> Any:
     """A text that would be a formula with an apostrophe before it; a number as it is."""
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    return f"'{value}" if isinstance(value, str) and is_formula(value) else value
 
 
 class _Line:

@@ -10,7 +10,10 @@ from envoys.errors import StorageError
 
 Address = IPv4Address | IPv6Address
 # What a cloud tells its machines, their credentials among it, where it is no link-local address.
-METADATA = {ip_address("fd00:ec2::254"), ip_address("100.100.100.200")}
+METADATA = {
+    ip_address(each)
+    for each in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+}
 
 
 class RefusedEndpointError(StorageError):
@@ -52,6 +55,7 @@ def is_never_s3(address: Address) -> bool:
     """Addresses of a link, of nobody or of many, and of a cloud's own services."""
     return (
         address.is_link_local
+        or (isinstance(address, IPv6Address) and address.is_site_local)
         or address.is_unspecified
         or address.is_multicast
         or (address.is_reserved and not address.is_loopback)
@@ -69,5 +73,6 @@ def _addresses(host: str, port: int | None) -> list[Address]:
 
 
 def _as_ipv4(address: Address) -> Address:
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if not isinstance(address, IPv6Address):
+        return address
+    return address.ipv4_mapped or address.sixtofour or address

@@ -3,6 +3,9 @@
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
+
+from envoys.pages import id_of
 
 
 class TablerForm(forms.BaseForm):
@@ -21,3 +24,20 @@ class TablerForm(forms.BaseForm):
             else:
                 css = "form-control"
             widget.attrs["class"] = f"{widget.attrs.get('class', '')} {css}".strip()
+
+
+class RowsField(forms.ModelMultipleChoiceField):
+    """Rows by their numbers; what is no number that a row can have is refused as one of no row.
+
+    Django asks the database for any whole number, which a large one breaks.
+    """
+
+    def clean(self, value: Any) -> Any:
+        for number in value if isinstance(value, list | tuple) else ():
+            if id_of(str(number)) is None:
+                raise ValidationError(
+                    self.error_messages["invalid_pk_value"],
+                    code="invalid_pk_value",
+                    params={"pk": str(number)[:40]},
+                )
+        return super().clean(value)

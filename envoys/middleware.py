@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from envoys import audit
-from envoys.access import may_use
+from envoys.access import may_use, methods_of
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -31,6 +31,9 @@ class AccessMiddleware:
         assert request.resolver_match is not None
         assert request.method is not None
         if may_use(request.user, request.resolver_match.view_name, request.method):
+            methods = methods_of(request.resolver_match.view_name)
+            if methods and request.method not in methods:
+                return HttpResponseNotAllowed(sorted(methods))
             return None
         if request.user.is_authenticated:
             raise Http404

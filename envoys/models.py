@@ -345,6 +345,8 @@ class IdempotentCall(models.Model):
     """A call that was sent with an `Idempotency-Key`, and its answer, to be given again."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    # The person's hospital at the time: what was answered may be about its patients.
+    envoy = models.ForeignKey(Envoy, null=True, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)
     fingerprint = models.CharField(max_length=64)  # of method, path and body
     status_code = models.PositiveSmallIntegerField(default=0)  # 0: still being worked on

@@ -27,12 +27,12 @@ from rest_framework.views import exception_handler as answer_of_framework
 
 from envoys.access import Capability, capabilities_of, may_use
 from envoys.errors import NotNowError, StorageError
+from envoys.forgetting import KEY_LIVES
 from envoys.models import IdempotentCall, ServiceToken, User
 from envoys.pages import MAX_ID
 from envoys.service_tokens import allows
 from federated.errors import CohortError, FederatedError
 
-KEY_LIVES = timedelta(hours=24)
 # A call that was cut off, as by a restart, says nothing of its end: then its key is free again.
 CALL_LASTS = timedelta(minutes=10)
 
@@ -301,9 +301,10 @@ def _begin_call(user: User, key: str, fingerprint: str) -> IdempotentCall:
     calls, now = IdempotentCall.objects.filter(user=user), timezone.now()
     is_cut_off = Q(status_code=0, created_at__lt=now - CALL_LASTS)
     calls.filter(is_cut_off | Q(created_at__lt=now - KEY_LIVES)).delete()
+    calls.exclude(envoy=user.envoy_id).delete()  # who has moved gets no answer of the last hospital
     try:
         with transaction.atomic():
-            return calls.create(user=user, key=key, fingerprint=fingerprint)
+            return calls.create(user=user, envoy_id=user.envoy_id, key=key, fingerprint=fingerprint)
     except IntegrityError:
         call = calls.filter(key=key).first()
     if call is not None and call.fingerprint != fingerprint:

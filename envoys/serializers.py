@@ -11,6 +11,8 @@ from envoys.rest import UrlField
 from envoys.service_tokens import DEFAULT_DAYS, MAX_DAYS
 from envoys.storage import bucket_of
 from envoys.work_list import Work
+from federated.errors import InvalidValueError
+from federated.plain_text import check_plain
 
 ROLE_CHOICES = [(role.value, role.label) for role in ROLES_TO_ASK_FOR]
 
@@ -56,6 +58,12 @@ class EnvoyChangeSerializer(serializers.Serializer[Any]):
     queue = serializers.CharField(
         max_length=80, required=False, allow_blank=True, help_text="empty: the shared queue"
     )
+
+    def validate_name(self, name: str) -> str:
+        try:
+            return check_plain(name, "the name")
+        except InvalidValueError as error:
+            raise serializers.ValidationError(str(error)) from None
 
 
 class EnvoyCreateSerializer(EnvoyChangeSerializer):
@@ -195,6 +203,20 @@ class NewAccessTokenSerializer(serializers.Serializer[Any]):
     )
     days = serializers.IntegerField(
         default=DEFAULT_DAYS, min_value=1, max_value=MAX_DAYS, help_text="until it ends"
+    )
+    password = serializers.CharField(
+        max_length=128,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="one's own, once more: a token lasts longer than a login",
+    )
+    otp = serializers.CharField(
+        max_length=32,
+        required=False,
+        allow_blank=True,
+        default="",
+        write_only=True,
+        help_text="the code of the second step, or a recovery code, where one's account has one",
     )
 
 

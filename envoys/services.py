@@ -10,10 +10,11 @@ from envoys.errors import NotNowError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import bucket_of, check_key, envoy_storage, has_objects
 from federated.cohorts.layouts import client_id_of
-from federated.errors import FederatedError
+from federated.errors import FederatedError, InvalidValueError
+from federated.plain_text import check_plain
 
 # What the director itself keeps at the top of its bucket, which may be the envoys' too.
-DIRECTORS_FOLDERS = frozenset({"updates", "global_model", "studies"})
+DIRECTORS_FOLDERS = frozenset({"updates", "global_model", "studies", "audit"})
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 REGION_NAME = re.compile(r"[a-z0-9-]{1,40}")
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{0,80}")
@@ -33,6 +34,7 @@ def create_envoy(
     region: str = "",
     queue: str = "",
     kind: str = Envoy.Kind.HOSPITAL,
+    may_hold_objects: bool = False,
 ) -> Envoy:
     """Invite a hospital, or a node of readings.
 
@@ -44,9 +46,12 @@ def create_envoy(
         region: empty for the default one.
         queue: empty for the shared one.
         kind: an `Envoy.Kind`: what its rows are.
+        may_hold_objects: it is one that was here before, whose rows are written anew.
     Raises:
         InvalidEnvoyError: a value that it cannot have, or that another hospital has.
-        NotNowError: what a deleted hospital left at this place is still being erased.
+        NotNowError: what a deleted hospital left at this place is still being erased, or something
+            else lies there.
+        StorageError: nobody can say what lies there.
     """
     name = _checked_name(name, None)
     envoy = Envoy(
@@ -60,6 +65,8 @@ def create_envoy(
     )
     _check_settings(envoy)
     _check_place(envoy)
+    if not may_hold_objects:
+        _refuse_taken_place(envoy)
     try:
         with transaction.atomic():
             envoy.save(force_insert=True)
@@ -83,7 +90,8 @@ def edit_envoy(
 
     Raises:
         InvalidEnvoyError: a value that it cannot have, or that another hospital has.
-        NotNowError: it is deleted, or its storage has been used.
+        NotNowError: it is deleted, its storage has been used, or something lies at the new place.
+        StorageError: nobody can say what lies there.
     """
     changed = Envoy.objects.get(pk=envoy.pk)
     if changed.status == Envoy.Status.DELETED:
@@ -100,6 +108,7 @@ def edit_envoy(
     if _place(changed) != _place(envoy):
         _check_place(changed)
         _refuse_move(envoy)
+        _refuse_taken_place(changed)
     try:
         with transaction.atomic():
             changed.save(update_fields=["name", "bucket", "prefix", "region", "queue"])
@@ -145,7 +154,11 @@ def _change_status(
 
 def _checked_name(name: str, envoy: Envoy | None) -> str:
     name = " ".join(name.split())
-    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+    try:
+        check_plain(name, "the name")
+    except InvalidValueError as error:
+        raise InvalidEnvoyError(str(error)) from None
+    if not name or len(name) > MAX_NAME_LENGTH:
         raise InvalidEnvoyError(f"a hospital's name has 1 to {MAX_NAME_LENGTH} characters")
     if name.isdigit():
         raise InvalidEnvoyError(
@@ -207,7 +220,8 @@ def _check_place(envoy: Envoy) -> None:
     if len(prefix) > MAX_NAME_LENGTH:
         raise InvalidEnvoyError(f"a prefix has at most {MAX_NAME_LENGTH} characters")
     first, *rest = prefix.split("/")
-    if first in DIRECTORS_FOLDERS or (first == "envoys" and not rest):
+    # Folded: some file systems take Audit and audit for one folder.
+    if first.casefold() in DIRECTORS_FOLDERS or (first.casefold() == "envoys" and not rest):
         raise InvalidEnvoyError(
             f"{prefix!r} cannot be a prefix: the director's own objects lie there"
         )
@@ -242,4 +256,14 @@ def _refuse_move(envoy: Envoy) -> None:
         raise NotNowError(
             f"the objects of {envoy} lie in {bucket} at {prefix}, and would be out of sight:"
             " bucket and prefix can change only before anything is stored there"
+        )
+
+
+def _refuse_taken_place(envoy: Envoy) -> None:
+    """Whoever has a place may have all of it erased: nobody gets one where something lies."""
+    if has_objects(envoy_storage(envoy)):
+        bucket, prefix = _place(envoy)
+        raise NotNowError(
+            f"something lies in {bucket} at {prefix} already, and would be the hospital's from now"
+            " on: choose another prefix, or have it removed there first"
         )

@@ -7,8 +7,9 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -36,21 +37,35 @@ class FolderStorage(FileSystemStorage):
         return name  # the same key again replaces the object, as in a bucket
 
     def _save(self, name: str, content: "File[bytes]") -> str:
-        path = Path(self.path(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                for chunk in content.chunks():
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        fsync_folder(path.parent)
+        self.save_together({name: content.chunks()})
         return name
+
+    def save_together(self, contents: Mapping[str, Iterable[bytes]]) -> None:
+        """Objects by name, all on the disk when it returns: sooner than one after the other."""
+        written: list[tuple[int, str, Path]] = []
+        try:
+            for name, chunks in contents.items():
+                path = Path(self.path(name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                prefix = f".{path.name[:100]}."
+                descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+                written.append((descriptor, temporary, path))
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.writelines(chunks)
+            # Only now: what the first makes the disk write holds most of the others.
+            for descriptor, _, _ in written:
+                os.fsync(descriptor)
+            for _, temporary, path in written:
+                os.replace(temporary, path)
+        except BaseException:
+            for _, temporary, _ in written:
+                Path(temporary).unlink(missing_ok=True)
+            raise
+        finally:
+            for descriptor, _, _ in written:
+                os.close(descriptor)
+        for folder in {path.parent for _, _, path in written}:
+            fsync_folder(folder)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -93,6 +108,18 @@ def write_object(storage: Storage, key: str, content: bytes | BinaryIO) -> str:
     return sha256
 
 
+def write_objects(storage: Storage, contents: Mapping[str, bytes]) -> None:
+    """Store several objects by their keys, as `write_object` does one; some may stand if it fails."""
+    for key in contents:
+        check_key(key)
+    if not isinstance(storage, FolderStorage):
+        for key, content in contents.items():
+            write_object(storage, key, content)
+        return
+    with storage_errors(storage, next(iter(contents), ""), "written"):
+        storage.save_together({key: [content] for key, content in contents.items()})
+
+
 def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
     """An object as a local file, checked as a whole before the first byte is handed out.
 
@@ -107,12 +134,7 @@ def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
         try:
             if sha256 is not None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-                if found != sha256:
-                    note_storage_error()
-                    raise LostObjectError(
-                        f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
-                        f"{sha256} was recorded. Restore it from a backup, or make it again."
-                    )
+                _check_found(storage, key, found, sha256)
                 file.seek(0)
         except BaseException:
             file.close()
@@ -122,8 +144,20 @@ def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
 
 def read_object(storage: Storage, key: str, *, sha256: str | None) -> bytes:
     """An object in memory, checked; arguments and errors as for `open_object`."""
-    with open_object(storage, key, sha256=sha256) as file, storage_errors(storage, key, "read"):
-        return file.read()
+    with open_object(storage, key, sha256=None) as file, storage_errors(storage, key, "read"):
+        content = file.read()
+    if sha256 is not None:
+        _check_found(storage, key, hashlib.sha256(content).hexdigest(), sha256)
+    return content
+
+
+def _check_found(storage: Storage, key: str, found: str, recorded: str) -> None:
+    if found != recorded:
+        note_storage_error()
+        raise LostObjectError(
+            f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
+            f"{recorded} was recorded. Restore it from a backup, or make it again."
+        )
 
 
 def check_director_storage() -> None:
@@ -138,6 +172,26 @@ def check_director_storage() -> None:
             folder = folder.parent  # with the first object it is made
         if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def make_bucket(name: str) -> bool:
+    """Make a bucket unless it is there; returns whether it was made. Raises StorageError."""
+    from botocore.exceptions import ClientError
+
+    storage: Any = _storage(name, "", settings.AWS_REGION)
+    with storage_errors(storage, "the bucket itself", "made"):
+        try:
+            storage.connection.meta.client.head_bucket(Bucket=name)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+        else:
+            return False
+        # The one region that is not to be named.
+        region = {"LocationConstraint": settings.AWS_REGION}
+        named = {} if settings.AWS_REGION == "us-east-1" else {"CreateBucketConfiguration": region}
+        storage.connection.create_bucket(Bucket=name, **named)
+    return True
 
 
 def object_exists(storage: Storage, key: str) -> bool:
@@ -168,13 +222,36 @@ def delete_objects(storage: Storage) -> None:
 def delete_folder(storage: Storage, keys: Sequence[str]) -> None:
     """Delete the objects of a folder, those that are still there, and the folder.
 
-    Raises StorageError.
+    What a killed process left half written goes too. Raises StorageError.
     """
     folder = [str(PurePosixPath(keys[0]).parent)] if keys else []
-    for key in (*keys, *(folder if isinstance(storage, FolderStorage) else ())):
+    for key in keys:
         check_key(key)
         with storage_errors(storage, key, "removed"):
             storage.delete(key)
+    if isinstance(storage, FolderStorage):
+        for key in folder:
+            with storage_errors(storage, key, "removed"):
+                for path in Path(storage.path(key)).glob(".*"):
+                    path.unlink(missing_ok=True)
+                storage.delete(key)
+
+
+def delete_object(storage: Storage, key: str) -> None:
+    """Delete one object, if it is there. Raises StorageError."""
+    check_key(key)
+    with storage_errors(storage, key, "removed"):
+        storage.delete(key)
+
+
+def last_changed(storage: Storage, key: str) -> datetime | None:
+    """When an object was stored; None if it is gone. Raises StorageError."""
+    check_key(key)
+    try:
+        with storage_errors(storage, key, "looked up"):
+            return storage.get_modified_time(key) if storage.exists(key) else None
+    except LostObjectError:  # between the two
+        return None
 
 
 def list_objects(storage: Storage) -> Iterator[tuple[str, int]]:
@@ -257,11 +334,8 @@ def storage_errors(storage: Storage, key: str, done: str) -> Iterator[None]:
 
 
 def _storage(bucket: str, prefix: str, region: str) -> Storage:
-    check_key(bucket)
-    if prefix:
-        check_key(prefix)
     if not settings.DIRECTOR_S3_BUCKET_NAME:
-        return FolderStorage(location=Path(settings.OBJECT_FOLDER, bucket, prefix))
+        return _folder_storage(settings.OBJECT_FOLDER, bucket, prefix)
     return _s3_storage(
         bucket,
         prefix,
@@ -270,6 +344,18 @@ def _storage(bucket: str, prefix: str, region: str) -> Storage:
         settings.AWS_SECRET_ACCESS_KEY,
         settings.AWS_S3_ENDPOINT_URL,
     )
+
+
+@lru_cache(maxsize=256)  # takes as long to make as a small object to read
+def _folder_storage(folder: Path, bucket: str, prefix: str) -> FolderStorage:
+    _check_keys(bucket, prefix)
+    return FolderStorage(location=Path(folder, bucket, prefix))
+
+
+def _check_keys(bucket: str, prefix: str) -> None:
+    check_key(bucket)
+    if prefix:
+        check_key(prefix)
 
 
 @lru_cache(maxsize=256)  # a client takes longer to make than most objects to read
@@ -281,6 +367,7 @@ def _s3_storage(
     secret_key: str | None,
     endpoint_url: str | None,
 ) -> Storage:
+    _check_keys(bucket, prefix)
     if endpoint_url:
         check_endpoint(endpoint_url)
     # Imported here: boto3 takes half a second that a process on folders need not pay.

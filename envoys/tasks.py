@@ -12,7 +12,8 @@ def seal_audit_task() -> None:
 
 @shared_task
 def forget_ended_logins_task() -> None:
-    from envoys import lockout, logins
+    from envoys import forgetting, lockout, logins
 
     logins.forget_ended_logins()
     lockout.forget_old_attempts()
+    forgetting.forget_old_answers()

@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from envoys import service_tokens
+from envoys import service_tokens, two_step
 from envoys.errors import AccountRefusedError
 from envoys.forms import TablerForm
 from envoys.models import ServiceToken, User
@@ -37,12 +37,29 @@ class TokenForm(TablerForm, forms.Form):
         help_text="Only what is ticked, and only while the account may do it.",
     )
 
-    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+    password = forms.CharField(
+        strip=False,
+        max_length=128,
+        label="Your password",
+        help_text="Once more, since a token lasts longer than this session.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    otp = forms.CharField(
+        max_length=32,
+        label="Code",
+        help_text="The six digits that the app shows now. Each serves once, so wait for the next if"
+        " you have just logged in.",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, user: User, made_by: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        names = [each.name for each in actions_for(user)]
+        names = [each.name for each in actions_for(user, made_by=made_by)]
         field = self.fields["actions"]
         assert isinstance(field, forms.MultipleChoiceField)
         field.choices = [(name, name) for name in names]
+        if not two_step.is_on(made_by):
+            del self.fields["otp"]
 
 
 @require_http_methods(["GET"])
@@ -57,11 +74,11 @@ def access_token_create(request: UserRequest) -> HttpResponse:
     accounts = accounts_for(request.user)
     username = request.POST.get("account") or request.GET.get("account") or request.user.username
     user = get_object_or_404(accounts, username=username)
-    form = TokenForm(request.POST or None, user=user)
+    form = TokenForm(request.POST or None, user=user, made_by=request.user)
     if request.method == "POST" and form.is_valid():
         try:
-            token, key = service_tokens.make_token(
-                user=user, made_by=request.user, **form.cleaned_data
+            token, key = service_tokens.ask_for_token(
+                request, user=user, made_by=request.user, **form.cleaned_data
             )
         except AccountRefusedError as error:
             for field, texts in error.problems.items():

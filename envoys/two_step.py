@@ -32,9 +32,51 @@ def is_on(user: User) -> bool:
     return TwoStepDevice.objects.filter(user=user, confirmed=True).exists()
 
 
-def check_code(request: HttpRequest, user: User, code: str) -> None:
+def check_password(
+    request: HttpRequest, user: User, password: str, *, to: str, field: str = "password"
+) -> None:
+    """Ask once more for the password, of somebody who may sit at another's open session.
+
+    Not within a transaction: what is counted and audited has to outlive the refusal.
+
+    Args:
+        to: what it is asked for, as the audit says when it is wrong.
+        field: of the form or call, to say there what is wrong.
+    Raises:
+        AccountRefusedError: it is wrong; counted as a wrong password at the login is.
+    """
+    if lockout.is_locked(request, user):  # the answer to the request says until when
+        raise AccountRefusedError({field: ["The account is locked for a while."]})
+    if not user.check_password(password):
+        lockout.count_failure(request, user)
+        audit.record(user, f"refused: {to}", user)
+        raise AccountRefusedError({field: ["This is not your password."]})
+
+
+def check_person(request: HttpRequest, user: User, *, password: str, otp: str, to: str) -> None:
+    """Ask for every step of the login again, before what outlives a session.
+
+    Raises:
+        AccountRefusedError: the password or the code (`otp`) is wrong or missing.
+    """
+    check_password(request, user, password, to=to)
+    if not is_on(user):
+        return
+    if not otp:
+        raise AccountRefusedError(
+            {"otp": ["This account logs in by two steps: give the code too."]}
+        )
+    try:
+        check_code(request, user, otp, to=to)
+    except WrongCodeError as error:
+        raise AccountRefusedError({"otp": [str(error)]}) from error
+
+
+def check_code(request: HttpRequest, user: User, code: str, *, to: str = "") -> None:
     """Take a code of somebody whose password was right; it is used up.
 
+    Args:
+        to: what it is asked for, of somebody who is logged in; without it that is the login.
     Raises:
         WrongCodeError: it is wrong, or too soon after a wrong one; counted as a wrong password is.
     """
@@ -46,7 +88,10 @@ def check_code(request: HttpRequest, user: User, code: str) -> None:
         is_right = device.verify_token(code)
     if not is_right:
         lockout.count_failure(request, user)
-        audit.record(None, "refused: second step of a login", user)
+        if to:
+            audit.record(user, f"refused: {to}", user)
+        else:
+            audit.record(None, "refused: second step of a login", user)
         raise WrongCodeError(WRONG_CODE)
 
 
@@ -93,7 +138,7 @@ def turn_on(user: User, code: str) -> list[str]:
 
 def new_recovery_codes(request: HttpRequest, user: User, code: str) -> list[str]:
     """Ten new codes instead of those from before. Raises WrongCodeError."""
-    check_code(request, user, code)
+    check_code(request, user, code, to="make recovery codes")
     with transaction.atomic():
         device = _locked(user, confirmed=True)
         codes = device.new_recovery_codes()
@@ -111,12 +156,8 @@ def turn_off(request: HttpRequest, user: User, *, password: str, code: str) -> N
     """
     if is_required(user):
         raise NotNowError("Whoever runs the federation logs in by two steps here")
-    if lockout.is_locked(request, user):
-        raise WrongCodeError("The account is locked for a while")
-    if not user.check_password(password):
-        lockout.count_failure(request, user)
-        raise AccountRefusedError({"password": ["This is not your password."]})
-    check_code(request, user, code)
+    check_password(request, user, password, to="turn off two-step login")
+    check_code(request, user, code, to="turn off two-step login")
     TwoStepDevice.objects.filter(user=user).delete()
     audit.record(user, "turned off two-step login", user)
 
@@ -126,8 +167,14 @@ def reset(user: User, *, reset_by: User) -> None:
     """For somebody whose phone and recovery codes are lost; every login ends.
 
     Raises:
-        NotNowError: there is nothing to reset.
+        NotNowError: there is nothing to reset, or it is their own: an open session that somebody
+            has stolen would come to stay.
     """
+    if user.pk == reset_by.pk:
+        raise NotNowError(
+            "Your own second step another administrator resets: what you can do yourself is under"
+            " Security, in the menu under your name"
+        )
     if not TwoStepDevice.objects.filter(user=user).delete()[0]:
         raise NotNowError("Two-step login is not on")
     end_logins(user)

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Self
@@ -71,6 +71,21 @@ class WorkQuerySet(models.QuerySet[Any]):
             for name, value in values.items():
                 setattr(row, name, value)
         return bool(updated)
+
+    def finish_all(self, rows: Sequence[Any], **values: Any) -> set[int]:
+        """As `finish` for many in two statements; returns the keys of those that had not ended.
+
+        Call it in a transaction.
+        """
+        standing = self.filter(pk__in=[row.pk for row in rows]).unfinished()
+        # In order of id, so that two who record the same rows wait for each other, not for ever.
+        ids = set(standing.select_for_update().order_by("pk").values_list("pk", flat=True))
+        self.filter(pk__in=ids).update(leased_until=None, **values)
+        for row in rows:
+            if row.pk in ids:
+                for name, value in values.items():
+                    setattr(row, name, value)
+        return ids
 
     def hand_back(self, row: Any, **values: Any) -> bool:
         """As `finish`, for who gives up: only while the lease is still theirs."""

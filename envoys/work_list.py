@@ -50,7 +50,12 @@ class Work:
     def color(self) -> str:
         if self.row.status == self.kind.model.WORKING:
             return "orange" if self.is_silent else "blue"
-        colors = {self.kind.model.PENDING: "secondary", "FAILED": "red", "MISSED": "orange"}
+        colors = {
+            self.kind.model.PENDING: "secondary",
+            "FAILED": "red",
+            "MISSED": "orange",
+            "DROPPED": "orange",
+        }
         return colors.get(self.row.status, "green")
 
     @property

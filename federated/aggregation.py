@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.errors import EmptyRoundError
-from federated.params import Params, check_same_shapes
+from federated.params import Params, check_same_shapes, in_parts, shapes_of
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,28 @@ class WeightedSum:
     def __init__(self) -> None:
         self._weight = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._first: Params = {}
+        self._shapes: Params = {}  # as the first one's, without its values
 
     def add(self, params: Params, *, weight: int) -> None:
-        if not self._first:
-            self._first = params
+        if not self._sums:
+            self._shapes = shapes_of(params)
             self._sums = {name: np.zeros(params[name].shape) for name in sorted(params)}
-        check_same_shapes(self._first, params)
+        check_same_shapes(self._shapes, params)
         for name, total in self._sums.items():
-            total += weight * params[name].astype(np.float64)
+            for part, added in in_parts(total, params[name]):
+                part += weight * added.astype(np.float64)
         self._weight += weight
 
     def mean(self) -> Params:
-        """The weighted mean, float64. Raises EmptyRoundError where nothing has weight."""
+        """The weighted mean, float64, in place of the sum: it can be asked for once.
+
+        Raises EmptyRoundError where nothing has weight.
+        """
         if not self._weight:
             raise EmptyRoundError("no update of this round holds an example")
-        return {name: total / self._weight for name, total in self._sums.items()}
+        for total in self._sums.values():
+            total /= self._weight
+        return dict(self._sums)
 
 
 def weighted_mean(updates: Iterable[ClientUpdate]) -> Params:
@@ -60,6 +66,7 @@ def weighted_mean(updates: Iterable[ClientUpdate]) -> Params:
     total = WeightedSum()
     for update in updates:
         total.add(update.delta_params, weight=update.num_examples)
+        del update  # else it would be in memory while the next one is read
     return total.mean()
 
 
@@ -69,13 +76,12 @@ def moved(global_params: Params, change: Params) -> Params:
     Raises:
         ShapeMismatchError: the change is not of this model.
     """
-    check_same_shapes(
-        global_params, {name: value.astype(np.float32) for name, value in change.items()}
-    )
-    return {
-        name: (global_params[name].astype(np.float64) + change[name]).astype(np.float32)
-        for name in sorted(global_params)
-    }
+    check_same_shapes(global_params, shapes_of(change, np.float32))
+    result = {name: np.empty_like(global_params[name]) for name in sorted(global_params)}
+    for name, value in result.items():
+        for part, old, step in in_parts(value, global_params[name], change[name]):
+            part[:] = old.astype(np.float64) + step
+    return result
 
 
 def fedavg(global_params: Params, updates: Iterable[ClientUpdate]) -> Params:

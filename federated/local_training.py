@@ -96,7 +96,8 @@ def train_locally(
             if controls:
                 gradients = _sums(gradients, corrections)
             for leaf, gradient in zip(leaves, gradients, strict=True):
-                leaf.mul_(1 - config.learning_rate * config.weight_decay)
+                if config.weight_decay:
+                    leaf.mul_(1 - config.learning_rate * config.weight_decay)
                 leaf.sub_(gradient, alpha=config.learning_rate)
         loss_sum += loss.item() * len(batch)
         num_seen += len(batch)

@@ -5,6 +5,7 @@ Files hold no metadata, so that equal parameters are equal bytes; what is needed
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import load, save
 from federated.errors import NotFiniteError, ShapeMismatchError, UnreadableParamsError
 
 Params = dict[str, NDArray[Any]]
+PART_SIZE = 2**16
 
 
 def add(left: Params, right: Params) -> Params:
@@ -42,6 +44,24 @@ def under(prefix: str, params: Params) -> Params:
 def subtract(left: Params, right: Params) -> Params:
     check_same_shapes(left, right)
     return {name: np.subtract(left[name], right[name]) for name in sorted(left)}
+
+
+def in_parts(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Arrays of one shape, side by side as flat views of what fits into a processor's cache.
+
+    What is computed of a part takes the memory of a part, however large the model is.
+    """
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, PART_SIZE):
+        yield tuple(array[start : start + PART_SIZE] for array in flat)
+
+
+def shapes_of(params: Params, dtype: type[np.generic] | None = None) -> Params:
+    """Zeros of these shapes, which take no memory, to compare with; of another type if given."""
+    return {
+        name: np.broadcast_to(np.zeros((), dtype or value.dtype), value.shape)
+        for name, value in params.items()
+    }
 
 
 def check_same_shapes(expected: Params, given: Params) -> None:

@@ -6,6 +6,7 @@ deviations from it; the director merges them as if it had seen all values.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,15 @@ class FeatureScaling:
 
     def apply(self, numeric: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise (num_rows, num_numeric); what is not known becomes the mean, zero."""
-        scaled = (numeric - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        mean, std = self._arrays
+        scaled: NDArray[np.float32] = (numeric - mean) / std
+        if np.isfinite(scaled).all():  # as it mostly is; cheaper to find out than to replace
+            return scaled
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32, copy=False)
+
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 
 
 def feature_statistics(dataset: ClientDataset) -> Params:

@@ -10,15 +10,17 @@ The limits were chosen by experiment (docs/learning.md). Updates of fewer than `
 hospitals are not screened, since of two or three nobody can say which is the odd one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federated.aggregation import ClientUpdate
-from federated.params import Params
+from federated.params import Params, in_parts
 from federated.plan import TrainingPlan
 from federated.strategies import strategy_named
 from federated.targets import READINGS
@@ -26,6 +28,8 @@ from federated.targets import READINGS
 MIN_SCREENED = 4
 LONGEST = 5.0  # times the upper quartile of the others' lengths
 LONGEST_CONTROL = 50.0  # of control variates, which are divided by a hospital's number of steps
+# Of a hospital that a person has vouched for: times what was vouched for.
+TRUSTED = 2.0
 # Where it points is of no matter in what is shorter than this: it moves nothing, and may be noise.
 SHORT = 0.1
 # A direction is odd below minus this, where that of the other hospitals is above it (their median):
@@ -100,7 +104,7 @@ def screen_round(
     *,
     last_counted: Callable[[str], Params | None],
     held_since: Mapping[str, int],
-    trusted: Collection[str] = (),
+    trusted: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Screening]:
     """Compare a round's updates, and say of each, by client id, what is odd about it.
 
@@ -112,7 +116,9 @@ def screen_round(
         last_counted: the change that a hospital's last counted update in this run made.
         held_since: hospitals of which an earlier update waits for a decision, and its round. They
             are no measure for the others.
-        trusted: hospitals that a person has vouched for: they are compared, and nothing is odd.
+        trusted: hospitals that a person has vouched for, and the longest `norm_ratio` that this
+            person looked at. They may point anywhere and be twice as long as that: trust in what
+            was seen is no trust without a limit.
     """
     norms: dict[str, float] = {}
     control_norms: dict[str, float] = {}
@@ -123,9 +129,12 @@ def screen_round(
         if update.delta_control:
             control_norms[name] = _norm(update.delta_control)
         if name not in held_since:
-            for key, value in sorted(update.delta_params.items()):
-                direction = _divided(value, norms[name])
-                sum_of_directions[key] = sum_of_directions.get(key, 0.0) + direction
+            for key in sorted(update.delta_params):
+                if key not in sum_of_directions:
+                    sum_of_directions[key] = np.zeros(update.delta_params[key].shape)
+                for part, added in in_parts(sum_of_directions[key], update.delta_params[key]):
+                    part += _divided(added, norms[name])
+        del update  # else it would be in memory while the next one is read
     peers = [name for name in norms if name not in held_since]
     found = {name: Screening() for name in norms}
     if len(peers) >= MIN_SCREENED:
@@ -139,6 +148,7 @@ def screen_round(
             before = last_counted(name)
             if before is not None:
                 own_cosine[name] = _cosine(update.delta_params, norms[name], before)
+            del update, before
         for name in norms:
             others = [peer for peer in peers if peer != name]
             screening = Screening(
@@ -149,29 +159,25 @@ def screen_round(
                 own_cosine=own_cosine.get(name),
                 own_median=_median(own_cosine, others),
             )
-            found[name] = replace(screening, reason=_what_is_odd(plan, screening))
+            reason = _what_is_odd(plan, screening, trusted_ratio=trusted.get(name))
+            found[name] = replace(screening, reason=reason)
     for name, round_number in held_since.items():
         if name in found:
             found[name] = replace(found[name], reason=_still_held(round_number, found[name]))
-    return {
-        name: replace(screening, reason="") if name in trusted else screening
-        for name, screening in found.items()
-    }
+    return found
 
 
-def _what_is_odd(plan: TrainingPlan, found: Screening) -> str:
+def _what_is_odd(plan: TrainingPlan, found: Screening, *, trusted_ratio: float | None) -> str:
     reasons = []
-    for ratio, limit, what in (
-        (found.norm_ratio, LONGEST, "change"),
-        (found.control_ratio, LONGEST_CONTROL, "control variate's change"),
-    ):
+    is_trusted = trusted_ratio is not None
+    for ratio, limit, what in _lengths(found, trusted_ratio):
         if ratio is not None and ratio > limit:
             reasons.append(
                 f"its {what} is {_times(ratio)} as long as the others' (the upper quartile; up to"
                 f" {limit:g} times is usual)"
             )
     is_short = found.norm_ratio is not None and found.norm_ratio < SHORT
-    if screens_directions(plan) and not is_short:
+    if screens_directions(plan) and not is_short and not is_trusted:
         # With control variates, which take a hospital's own pull out, what is left may turn.
         turns_freely = strategy_named(plan.strategy).uses_controls
         if found.own_cosine is None and _opposes(found.others_cosine, found.others_median):
@@ -187,6 +193,22 @@ def _what_is_odd(plan: TrainingPlan, found: Screening) -> str:
                 f" {_signed(found.own_median)}"
             )
     return "; ".join(reasons)
+
+
+def _lengths(
+    found: Screening, trusted_ratio: float | None
+) -> Iterator[tuple[float | None, float, str]]:
+    """What is compared by length: the ratio, up to where it is usual, and what it is of."""
+    factor = max(1.0, TRUSTED * (trusted_ratio or 0.0) / LONGEST)
+    yield found.norm_ratio, factor * LONGEST, "change"
+    yield found.control_ratio, factor * LONGEST_CONTROL, "control variate's change"
+
+
+def is_beyond_trust(found: Screening, trusted_ratio: float) -> bool:
+    """Whether an update is far longer than what a person has vouched for."""
+    return any(
+        ratio is not None and ratio > limit for ratio, limit, _ in _lengths(found, trusted_ratio)
+    )
 
 
 def _opposes(cosine: float | None, median_of_others: float | None) -> bool:
@@ -209,7 +231,11 @@ def _times(ratio: float) -> str:
 
 
 def _norm(params: Params) -> float:
-    squares = (np.square(params[name].astype(np.float64)).sum() for name in sorted(params))
+    squares = (
+        np.square(part.astype(np.float64)).sum()
+        for name in sorted(params)
+        for (part,) in in_parts(params[name])
+    )
     return float(np.sqrt(sum(squares)))
 
 
@@ -221,8 +247,9 @@ def _divided(value: NDArray[Any], norm: float) -> Array:
 def _cosine(params: Params, norm: float, other: Params) -> float:
     other_norm = _norm(other)
     return sum(
-        float((_divided(params[name], norm) * _divided(other[name], other_norm)).sum())
+        float((_divided(part, norm) * _divided(other_part, other_norm)).sum())
         for name in sorted(params)
+        for part, other_part in in_parts(params[name], other[name])
     )
 
 
@@ -231,12 +258,12 @@ def _cosine_with_others(
 ) -> float:
     along, square = 0.0, 0.0
     for name in sorted(params):
-        direction = _divided(params[name], norm)
-        others = sum_of_directions[name]
-        if is_summed:
-            others = others - direction
-        along += float((direction * others).sum())
-        square += float(np.square(others).sum())
+        for part, others in in_parts(params[name], sum_of_directions[name]):
+            direction = _divided(part, norm)
+            if is_summed:
+                others = others - direction
+            along += float((direction * others).sum())
+            square += float(np.square(others).sum())
     return along / np.sqrt(square) if square > 0 else 0.0
 
 
@@ -245,10 +272,18 @@ def _ratio(norms: Mapping[str, float], name: str, others: Iterable[str]) -> floa
     known = [norms[other] for other in others if other in norms]
     if name not in norms or not known:
         return None
-    usual = float(np.quantile(known, 0.75))
+    usual = _upper_quartile(known)
     return norms[name] / usual if usual > 0 else None
+
+
+def _upper_quartile(values: Sequence[float]) -> float:
+    """Between the two nearest, in proportion; `np.quantile` takes longer than a round's training."""
+    ranked = sorted(values)
+    below, share = divmod(0.75 * (len(ranked) - 1), 1)
+    low, high = ranked[int(below)], ranked[min(int(below) + 1, len(ranked) - 1)]
+    return low + (high - low) * share
 
 
 def _median(figures: Mapping[str, float], others: Iterable[str]) -> float | None:
     known = [figures[other] for other in others if other in figures]
-    return float(np.median(known)) if known else None
+    return statistics.median(known) if known else None

@@ -28,6 +28,7 @@ class Words:
         for of_hospitals, own in (
             (OF_HOSPITALS.place, self.place),
             (OF_HOSPITALS.people, self.people),
+            (OF_HOSPITALS.person, self.person),
             (OF_HOSPITALS.rows, self.rows),
             (OF_HOSPITALS.keeper, self.keeper),
         ):

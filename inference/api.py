@@ -29,6 +29,7 @@ from envoys.serializers import (
     EnvoyDeletionSerializer,
     EnvoySerializer,
 )
+from federated.targets import DIAGNOSES
 from inference import serializers, services
 from inference.hospital import hospital_summary
 from inference.hospital_data import archive_response
@@ -215,7 +216,7 @@ class InferenceRunViewSet(
             if envoys.count() != len(asked):
                 raise Http404
         elif not request.user.is_doctor:
-            envoys = envoys.active()
+            envoys = envoys.active().with_dataset(DIAGNOSES)
         requested = services.request_inferences(
             envoys, model=data["model"], requested_by=request.user
         )

@@ -153,11 +153,9 @@ def _of_the_model(version: ModelVersion, admission: Admission, now: datetime) ->
     num_examples = sum(update["num_examples"] for update in updates)
     notes = []
     if version.envoy_id is None and updates:
-        notes.append(
-            f"It has learned from {num_examples:,} admissions of {len(updates)} hospitals."
-        )
+        notes.append(f"It was trained on {num_examples:,} admissions of {len(updates)} hospitals.")
     elif updates and version.kind == ModelVersion.Kind.LOCAL:
-        notes.append(f"It has learned from {num_examples:,} admissions of this hospital alone.")
+        notes.append(f"It was trained on {num_examples:,} admissions of this hospital alone.")
     elif updates:
         notes.append(
             f"It is the last global model, trained on with {num_examples:,} admissions of this"

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,12 @@ from training.models import (
 )
 
 LINES_AT_ONCE = 1000
+CHUNK_BYTES = 2**16
+EXPORTS = ("snapshots/", "diagnoses.csv", "outcomes.csv", "readings.csv")
 # What workers and searches need, and nobody else.
-INTERNAL = frozenset({"holder", "leased_until", "enqueued_at", "name_index", "subject_sha256"})
+INTERNAL = frozenset(
+    {"holder", "leased_until", "enqueued_at", "name_index", "subject_sha256", "held"}
+)
 PERSON = ("id", "username", "first_name", "last_name", "email", "phone", "role", "is_active")
 TOKEN = ("id", "name", "user_id", "actions", "created_at", "expires_at", "last_used_at")
 
@@ -53,12 +58,12 @@ be in one file and not yet in another.
 One CSV file for each kind of row, with the names of its columns in the first line. A column that
 ends with _id is the number of a row in another file; an empty cell is not known. Names and phone
 numbers are readable: keep this archive as you keep a patient's file.
-objects.csv lists the files in the hospital's storage, with size and sha256.
-contents.json says how many lines each file has after the first, and the file's sha256.
+objects.csv lists the files in the hospital's storage, with size and sha256. They are below objects/:
+its own models, packages, and uploads that wait. Of its exports the rows are in the files above.
+contents.json says how many lines each CSV file has after the first, and the file's sha256.
 
 A cell that begins with an apostrophe before =, +, - or @ holds the text after the apostrophe.
-Not in it: passwords and other secrets, the parameters of models (download them on the page of a
-version), and copies of answers that programs were given.
+Not in it: passwords and other secrets, and copies of answers that programs were given.
 """
 
 
@@ -136,6 +141,11 @@ def hospital_archive(envoy: Envoy) -> Iterator[bytes]:
                     file.write(content)
                     yield from pieces.take()
             contents[name] = {"num_rows": num_lines, "sha256": digest.hexdigest()}
+        objects = yield from _write_objects(envoy, archive, pieces)
+        text = "".join(csv_lines(("key", "num_bytes", "sha256", "trouble"), objects))
+        archive.writestr("objects.csv", text)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        contents["objects.csv"] = {"num_rows": len(objects), "sha256": sha256}
         archive.writestr("contents.json", json.dumps(contents, indent=2))
     yield from pieces.take()
 
@@ -144,19 +154,35 @@ def _files(envoy: Envoy) -> Iterator[tuple[str, Iterator[str]]]:
     for table in tables():
         rows = table.rows(envoy).values_list(*table.names()).iterator(LINES_AT_ONCE)
         yield table.file_name, csv_lines(table.names(), ([cell(v) for v in row] for row in rows))
-    yield "objects.csv", csv_lines(("key", "num_bytes", "sha256", "trouble"), _objects(envoy))
 
 
-def _objects(envoy: Envoy) -> Iterable[tuple[str, int, str, str]]:
-    storage = envoy_storage(envoy)
+def _write_objects(
+    envoy: Envoy, archive: zipfile.ZipFile, pieces: "_Pieces"
+) -> Generator[bytes, None, list[tuple[str, int, str, str]]]:
+    """What lies in the hospital's storage but for exports, whose rows are in the archive already.
+
+    Returns of every object the key, the size, the sha256, and what was the matter.
+    """
+    storage, found = envoy_storage(envoy), []
     for key, num_bytes in list_objects(storage):
         try:
-            with open_object(storage, key, sha256=None) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            file = open_object(storage, key, sha256=None)
         except StorageError:  # the rest of the archive is worth having
-            yield key, num_bytes, "", "it could not be read"
-        else:
-            yield key, num_bytes, sha256, ""
+            found.append((key, num_bytes, "", "it could not be read"))
+            continue
+        digest = hashlib.sha256()
+        with file, ExitStack() as stack:
+            copy = None
+            if not key.startswith(EXPORTS):
+                entry = archive.open(f"objects/{key}", "w", force_zip64=True)
+                copy = stack.enter_context(entry)
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                if copy is not None:
+                    copy.write(chunk)
+                    yield from pieces.take()
+        found.append((key, num_bytes, digest.hexdigest(), ""))
+    return found
 
 
 class _Pieces:

@@ -1,17 +1,18 @@
 from django import forms
 
-from envoys.forms import TablerForm
+from envoys.forms import RowsField, TablerForm
 from envoys.models import Envoy
+from federated.targets import DIAGNOSES
 
 
 class InferencesForm(TablerForm, forms.Form):
     """All or chosen hospitals, with the federation's model as it was delivered there."""
 
-    envoys = forms.ModelMultipleChoiceField(
-        queryset=Envoy.objects.standing(),
+    envoys = RowsField(
+        queryset=Envoy.objects.standing().with_dataset(DIAGNOSES),
         widget=forms.CheckboxSelectMultiple,
         label="Hospitals",
-        initial=Envoy.objects.active,
+        initial=lambda: Envoy.objects.active().with_dataset(DIAGNOSES),
     )
 
 

@@ -40,6 +40,15 @@ class ReadingSerializer(serializers.ModelSerializer[Reading]):
         }
 
 
+class SubjectSerializer(serializers.Serializer[Any]):
+    subject_id = serializers.CharField(max_length=MAX_ID_LENGTH)
+
+
+class SubjectErasedSerializer(serializers.Serializer[Any]):
+    num_readings = serializers.IntegerField(help_text="that were erased")
+    num_exports = serializers.IntegerField(help_text="that held them, and were removed")
+
+
 class NewReadingSerializer(serializers.Serializer[Any]):
     """One reading; at least one input is there, and what was not measured is left out, or null."""
 

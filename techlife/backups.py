@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from django.apps import apps
 from django.conf import settings
@@ -30,6 +30,7 @@ from django.utils import timezone
 from envoys.errors import LostObjectError
 from envoys.models import Envoy, User, WorkerSign
 from envoys.storage import (
+    DIRECTOR_FOLDER,
     bucket_of,
     director_storage,
     envoy_storage,
@@ -106,6 +107,7 @@ def make_backup(folder: Path, *, say: Say) -> Manifest:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupError(f"{folder} is not empty: name a folder that is, or that is not there yet")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "objects").mkdir(mode=0o700)
     made_at = timezone.now()
     if connection.vendor == "sqlite":
         tables, envoys, migrations = _copy_sqlite(folder)
@@ -127,6 +129,8 @@ def make_backup(folder: Path, *, say: Say) -> Manifest:
 
 
 def _copy_sqlite(folder: Path) -> tuple[list[TableFile], list[dict[str, str]], list[list[str]]]:
+    if connection.in_atomic_block:
+        raise BackupError("A backup is made outside of a transaction: it would wait for its end")
     path = folder / "database.sqlite3"
     path.touch(mode=0o600)
     connection.ensure_connection()
@@ -189,7 +193,7 @@ def _copy_objects(folder: Path, envoys: list[dict[str, str]], say: Say) -> Itera
 def _owned_objects(envoys: list[dict[str, str]]) -> Iterator[tuple[str, Storage, list[str]]]:
     """Whose objects, where they lie, and their keys; what is a hospital's is not the director's."""
     rows = [Envoy(**values) for values in envoys]
-    shared = bucket_of(Envoy(bucket=settings.DIRECTOR_S3_BUCKET_NAME))
+    shared = settings.DIRECTOR_S3_BUCKET_NAME or DIRECTOR_FOLDER
     prefixes = tuple(f"{row.storage_prefix}/" for row in rows if bucket_of(row) == shared)
     director = director_storage()
     keys = [key for key, _ in list_objects(director) if not key.startswith(prefixes)]
@@ -263,7 +267,8 @@ def read_backup(folder: Path) -> Manifest:
             "objects": [StoredObject(**each) for each in values["objects"]],
         }
     )
-    hashes = {each.path: each.sha256 for each in (*manifest.tables, *manifest.objects)}
+    hashes = {each.path: each.sha256 for each in manifest.tables}
+    hashes |= {each.path: each.sha256 for each in manifest.objects}
     problems = []
     for path, sha256 in sorted(hashes.items()):
         if not (folder / path).is_file():
@@ -329,12 +334,12 @@ def _check_it_fits(manifest: Manifest) -> None:
 
 def _check_nothing_is_lost(is_replacing: bool) -> None:
     names = connection.introspection.table_names()
-    if WorkerSign._meta.db_table in names:
-        if any(not sign.is_silent for sign in WorkerSign.objects.all()):
-            raise BackupError(
-                "A worker has been heard of within a minute: stop web, workers and beat, then wait"
-                " that long"
-            )
+    signs = list(WorkerSign.objects.all()) if WorkerSign._meta.db_table in names else []
+    if any(not sign.is_silent for sign in signs):
+        raise BackupError(
+            "A worker has been heard of within a minute: stop web, workers and beat, then wait"
+            " that long"
+        )
     if is_replacing:
         return
     if User._meta.db_table in names and (User.objects.exists() or Envoy.objects.exists()):

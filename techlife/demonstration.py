@@ -25,6 +25,7 @@ from federated.cohorts import EnvoyFiles, find_envoys
 from federated.plan import TrainingPlan
 from federated.small_counts import MIN_PATIENTS, shown
 from federated.synthetic import write_synthetic_cohort
+from federated.words import Words
 from inference.models import InferenceRun
 from inference.services import global_version, request_inference
 from techlife.processes import Supervisor
@@ -308,26 +309,28 @@ def report_json(
     }
 
 
-def table(report: dict[str, Any], words: dict[str, str]) -> Iterator[str]:
-    """AUROC per hospital and model, and words on each hospital: what the model says there.
+def table(report: dict[str, Any], predicted: dict[str, str], *, words: Words) -> Iterator[str]:
+    """AUROC per hospital or node and model, and in words what the model says there.
 
+    Examples are those trained on; the figures are of others, who only tested the models.
     A dash is not defined, or not to be told: a count under 10, one beside it, a figure of so few.
     """
     models = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
     names = [row["name"] for row in report["envoys"]]
-    width = max(len(name) for name in [*names, "all test patients"])
-    head = f"{'AUROC':{width}}  {'examples':>9}" + "".join(
+    together = f"all test {words.people}"
+    width = max(len(name) for name in [*names, together])
+    head = f"{'AUROC':{width}}  {'trained on':>10}" + "".join(
         f"  {model.replace('_', ' '):>13}" for model in models
     )
-    yield f"{head}  predicted" if words else head
+    yield f"{head}  predicted" if predicted else head
     for row in report["envoys"]:
-        said = words.get(row["name"], "")
+        said = predicted.get(row["name"], "")
         yield f"{_row(row['name'], row['num_examples'], row, models, width)}  {said}".rstrip()
-    yield _row("all test patients", report["num_examples"], report["pooled_test"], models, width)
+    yield _row(together, report["num_examples"], report["pooled_test"], models, width)
     for title, figure in (("AUROC", "auroc"), ("AUPRC", "auprc")):
         binned = report["from_histograms"][figure]
         if binned:
-            yield f"{title} {histograms_in_words(binned)}"
+            yield f"{title} {words.instead(histograms_in_words(binned))}"
 
 
 def _row(
@@ -338,7 +341,7 @@ def _row(
     for model in models:
         auroc = figures[model]["auroc"]
         cells += f"  {'–' if auroc is None else f'{auroc:.3f}':>13}"
-    return f"{name:{width}}  {examples:>9}{cells}"
+    return f"{name:{width}}  {examples:>10}{cells}"
 
 
 @contextmanager

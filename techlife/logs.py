@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -57,6 +58,22 @@ class JsonFormatter(logging.Formatter):
         if errors := list(errors_of(record)):
             line["errors"] = errors
         return json.dumps(line)
+
+
+class WorthALine(logging.Filter):
+    """What the scheduler sends every other second has no line, unless it fails."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "celery.app.trace" or record.levelno > logging.INFO:
+            return True
+        return not isinstance(record.args, dict) or record.args.get("name") not in _scheduled()
+
+
+@cache
+def _scheduled() -> frozenset[str]:
+    from django.conf import settings
+
+    return frozenset(str(entry["task"]) for entry in settings.CELERY_BEAT_SCHEDULE.values())
 
 
 def message_of(record: logging.LogRecord) -> str:

@@ -120,9 +120,7 @@ class _Installation:
             ("techlife_rounds", "Rounds by status", TrainingRound),
         ):
             family = GaugeMetricFamily(name, words, labels=["status"])
-            counts = dict(
-                model.objects.order_by().values_list("status").annotate(Count("pk"))
-            )
+            counts = dict(model.objects.order_by().values_list("status").annotate(Count("pk")))
             for status in model.Status.values:
                 family.add_metric([status], counts.get(status, 0))
             yield family

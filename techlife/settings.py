@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -107,24 +108,54 @@ def keys(variable: str, name: str) -> list[str]:
     return local_secret(name).splitlines()
 
 
-def several(variable: str) -> list[str]:
-    return [checked(variable, key) for key in env.list(variable, default=[])]
+def older(variable: str, values: list[str]) -> list[str]:
+    """Keys that are only read with: a weak one is told of, and does not keep one from leaving it."""
+    for value in values:
+        try:
+            checked(variable, value)
+        except ImproperlyConfigured as error:
+            warnings.warn(f"of an older key: {error}", stacklevel=2)
+    return values
+
+
+def several(variable: str, single: str, name: str) -> list[str]:
+    """The keys of a list, the first in use; or the one that the variable for a single key gives."""
+    values: list[str] = env.list(variable, default=[])
+    if not values:
+        return keys(single, name)
+    if env.str(single, default=""):
+        raise ImproperlyConfigured(
+            f"{variable} and {single} are both set: put the single key into the list, the one in use"
+            f" first, and unset {single}"
+        )
+    return [checked(variable, values[0]), *older(variable, values[1:])]
 
 
 # Of each kind the first key is in use, and what the others have made is still read, so that a key
 # can be replaced without a break: docs/keys.md. Any string without a comma serves.
 SECRET_KEY, *SECRET_KEY_FALLBACKS = keys("SECRET_KEY", "secret_key")
-SECRET_KEY_FALLBACKS += several("SECRET_KEY_FALLBACKS")
+SECRET_KEY_FALLBACKS += older("SECRET_KEY_FALLBACKS", env.list("SECRET_KEY_FALLBACKS", default=[]))
 # Encrypt names and phones; the Fernet keys are derived from them.
-FIELD_KEYS: list[str] = several("TECHLIFE_FIELD_KEYS")
-FIELD_KEYS = FIELD_KEYS or keys("TECHLIFE_FIELD_KEY", "field_key")
+FIELD_KEYS = several("TECHLIFE_FIELD_KEYS", "TECHLIFE_FIELD_KEY", "field_key")
 # Key the hash by which an exact name is found.
-NAME_INDEX_KEYS: list[str] = several("TECHLIFE_NAME_INDEX_KEYS")
-NAME_INDEX_KEYS = NAME_INDEX_KEYS or keys("TECHLIFE_NAME_INDEX_KEY", "name_index_key")
+NAME_INDEX_KEYS = several("TECHLIFE_NAME_INDEX_KEYS", "TECHLIFE_NAME_INDEX_KEY", "name_index_key")
+
+used = [SECRET_KEY, FIELD_KEYS[0], NAME_INDEX_KEYS[0]]
+if not EMBEDDED and len(set(used)) < len(used):
+    raise ImproperlyConfigured(
+        "SECRET_KEY, the field key and the name index key must differ: who learns one of them would"
+        " have the others"
+    )
+if not EMBEDDED and DEBUG:
+    raise ImproperlyConfigured("TECHLIFE_DEBUG shows settings and rows to strangers: not here")
 
 ALLOWED_HOSTS: list[str] = env.list(
     "TECHLIFE_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if EMBEDDED else []
 )
+if not EMBEDDED and not ALLOWED_HOSTS:
+    raise ImproperlyConfigured(
+        "TECHLIFE_ALLOWED_HOSTS must be set in production: the names by which the site is asked for"
+    )
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("TECHLIFE_CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
@@ -153,10 +184,11 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "techlife.middleware.RequestMiddleware",
-    "django.middleware.security.SecurityMiddleware",
+    # Around the next, which refuses a wrong host by itself.
     "techlife.headers.PermissionsPolicyMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
     "techlife.middleware.ProbeMiddleware",
     "publichealth.middleware.PredictMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -265,6 +297,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": AUDIT_SEAL_SECONDS * 5},
     },
     "forget-ended-logins": {"task": "envoys.tasks.forget_ended_logins_task", "schedule": 3600.0},
+    "check-rounds": {
+        "task": "training.tasks.check_rounds_task",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "watch-readings": {
         "task": "publichealth.tasks.watch_readings_task",
         "schedule": SWEEP_SECONDS,
@@ -347,7 +384,10 @@ AXES_RESET_ON_SUCCESS = False  # a right password alone is half a login: `begin_
 AXES_DISABLE_ACCESS_LOG = True  # the audit says who logged in
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "otp", "csrfmiddlewaretoken", "next"]
+AXES_SENSITIVE_PARAMETERS = [
+    *("username", "ip_address", "code", "otp", "csrfmiddlewaretoken", "next"),
+    *("old_password", "new_password1", "new_password2"),
+]
 # Who runs the federation logs in by two steps; for everybody else it is a choice.
 REQUIRE_TOTP: bool = env.bool("TECHLIFE_REQUIRE_TOTP", default=not EMBEDDED)
 # Calls a second, minute, hour or day of one account, or of one address without a login: see
@@ -461,7 +501,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 if not EMBEDDED:
-    STATIC_ROOT = BASE_DIR / "staticfiles"
+    STATIC_ROOT = Path(env.str("TECHLIFE_STATIC_DIR", default=str(BASE_DIR / "staticfiles")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -484,9 +524,18 @@ LOGGING = {
         "line": {"()": "techlife.logs.LineFormatter"},
         "json": {"()": "techlife.logs.JsonFormatter"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "filters": {"worth": {"()": "techlife.logs.WorthALine"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["worth"],
+        }
+    },
     "loggers": {
         "axes": {"level": "WARNING"},  # it has a word for every login
+        # One for what is sent and one for what has come: that it was done is enough.
+        **{name: {"level": "WARNING"} for name in ("celery.beat", "celery.worker.strategy")},
         # At DEBUG these tell statements with their values, keys and bodies.
         **{name: {"level": "INFO"} for name in ("django.db.backends", "django.template")},
         **{name: {"level": "INFO"} for name in ("botocore", "boto3", "s3transfer", "urllib3")},

@@ -1,7 +1,7 @@
 """A picture of every page at two widths, and what a browser complains about on the way.
 
 `make screens` writes them into docs/screens/ and fails where a page logs an error, breaks the
-content security policy, or scrolls sideways on a phone.
+content security policy, or scrolls sideways on a phone or at a width in between.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = {1440: 900, 390: 844}
 PHONE = 390
+BETWEEN = (768, 820, 900, 1024, 1060, 1200)  # on both sides of where the bar becomes a menu
 LARGEST_PICTURE = 200_000
 SCALES = (1.0, 0.75, 0.5, 0.35)
 CHROMIUM_ARGUMENTS = [
@@ -160,13 +161,22 @@ def take(browser: Browser, site: str, screen: Screen, width: int, session: str, 
         complaints = _open(page, site + screen.path, screen.status)
         page.screenshot(path=path, full_page=True)
         if width == PHONE:
-            scrolled = page.evaluate("document.scrollingElement.scrollWidth")
-            if scrolled > PHONE:
-                complaints.append(f"scrolls sideways: it is {scrolled} pixels wide")
+            complaints += _sideways(page)
         context.close()
         if path.stat().st_size <= LARGEST_PICTURE:
             break
     return Shot(path.stat().st_size, complaints)
+
+
+def _sideways(page: Page) -> list[str]:
+    """At which widths a page is wider than the window."""
+    found = []
+    for width in (PHONE, *BETWEEN):
+        page.set_viewport_size({"width": width, "height": WIDTHS[PHONE]})
+        scrolled = page.evaluate("document.scrollingElement.scrollWidth")
+        if scrolled > width:
+            found.append(f"scrolls sideways at {width}: it is {scrolled} pixels wide")
+    return found
 
 
 def _context(browser: Browser, site: str, width: int, scale: float, session: str) -> BrowserContext:

@@ -17,6 +17,7 @@ from envoys.access import is_call, is_published
 from tests.test_access_matrix import (
     CAPABILITIES,
     FEDERATION,
+    METHODS,
     ROUTES,
     Visitors,
     body_names_a_hospital,
@@ -91,6 +92,17 @@ def test_a_path_to_anothers_row_is_a_path_to_none(world, visitors, route):
     ]
     assert [each.status for each in answers] == [404, 404]
     assert words(answers[0]) == words(answers[1])
+
+
+@pytest.mark.parametrize("route", OF_DOCTORS)
+def test_methods_that_a_route_does_not_have_tell_no_more(world, visitors, route):
+    if not url_names_a_hospital(world, route):
+        return
+    (other, _), (none, _) = requests_for_another_and_for_none(world, route)
+    for method in METHODS:
+        answers = [visitors.send("doctor", method, url) for url in (other, none)]
+        assert answers[0].status == answers[1].status, method
+        assert words(answers[0]) == words(answers[1]), method
 
 
 def requests_for_another_and_for_none(world: World, route: str) -> list[tuple[str, dict[str, Any]]]:

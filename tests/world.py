@@ -125,7 +125,7 @@ class World:
     proposal: RetrainingProposal  # waits for an answer
     erasure: Erasure  # of a hospital that is gone
     refresh_token: str
-    token: ServiceToken  # the data scientist's
+    tokens: dict[str, ServiceToken]  # by the person whose own it is
     hospitals: dict[str, Hospital]  # "own" and "other"
     people: dict[str, User | None]  # the doctor is of "own"
 
@@ -205,6 +205,7 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "training:package-revoke package_id": hospital.approved,
         "training:run-stop run_id": hospital.active_run,
         "training:assignment-retry assignment_id": hospital.failed_assignment,
+        "training:assignment-drop assignment_id": hospital.failed_assignment,
         "training:model-version-distribute version_id": world.version,
         "training:model-choice-take-back choice_id": hospital.overruled_choice,
         "envoys:envoy-resume envoy_id": world.suspended,
@@ -216,10 +217,11 @@ def _rows(world: World, hospital: Hospital) -> dict[str, Any]:
         "api:approval-revoke pk": hospital.approved,
         "api:run-stop pk": hospital.active_run,
         "api:assignment-retry pk": hospital.failed_assignment,
+        "api:assignment-drop pk": hospital.failed_assignment,
         "api:model-choice-take-back pk": hospital.overruled_choice,
         "figure": "aqi",
-        "token_id": world.token,
-        "access-token pk": world.token,
+        "token_id": world.tokens["data scientist"],
+        "access-token pk": world.tokens["data scientist"],
         # the API's resources
         "alert-threshold pk": "aqi",
         "check_id": hospital.drift_check,
@@ -268,6 +270,7 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "role": "doctor",
     }
     password = {"old_password": PASSWORD, "new_password": NEW_PASSWORD}
+    token = {"name": "nightly", "actions": ["see envoys"], "password": PASSWORD}
     new_envoy = {"name": "Hospital new", "bucket": "", "prefix": "", "region": "eu-north-1"}
     plan = {"study": study, "envoys": [envoy], "num_rounds": 3, "strategy": "fedavg"}
     local_training = {
@@ -299,8 +302,8 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST two-step-codes": {"code": "000000"},
         "POST two-step-turn-off": {"password": PASSWORD, "code": "000000"},
         "POST api:logins-end": {"access_tokens": True},
-        "POST access-token-create": {"name": "nightly", "days": 90, "actions": ["see envoys"]},
-        "POST api:access-token-list": {"name": "nightly", "actions": ["see envoys"]},
+        "POST access-token-create": {**token, "days": 90},
+        "POST api:access-token-list": token,
         # A hospital's patients
         "POST inference:patient-list": {"text": "Test Patient Own"},
         "POST diagnoses:patient-register": facts,
@@ -350,6 +353,7 @@ def _bodies(world: World, hospital: Hospital) -> dict[str, Any]:
         "POST api:health-risk-batch": {"readings": [{"aqi": 60}]},
         "POST published:predict": {"age": 30, "aqi": 60},
         "POST published:predict-batch": {"readings": [{"aqi": 60}]},
+        "POST api:reading-erase": {"subject_id": "subject-of-reading"},
         "POST api:reading-list": {
             "readings": [{"subject_id": "s1", "measured_at": "2026-01-01T12:00Z", "spo2": 97}]
         },
@@ -396,6 +400,14 @@ def make_world() -> World:
     unassigned = make_user(username="unassigned")
     unassigned.envoy = None
     unassigned.save(update_fields=["envoy"])
+    people: dict[str, User | None] = {
+        "anonymous": None,
+        "doctor": hospitals["own"].doctor,
+        "doctor without hospital": unassigned,
+        "data scientist": scientist,
+        "public-health officer": make_user(User.Role.PUBLIC_HEALTH),
+        "administrator": make_user(User.Role.ADMINISTRATOR),
+    }
     return World(
         study=study,
         plan=plan,
@@ -409,17 +421,12 @@ def make_world() -> World:
         ),
         refresh_token=str(RefreshToken.for_user(hospitals["own"].doctor)),
         hospitals=hospitals,
-        token=make_token(name="world", user=scientist, actions=["see envoys"], made_by=scientist)[
-            0
-        ],
-        people={
-            "anonymous": None,
-            "doctor": hospitals["own"].doctor,
-            "doctor without hospital": unassigned,
-            "data scientist": scientist,
-            "public-health officer": make_user(User.Role.PUBLIC_HEALTH),
-            "administrator": make_user(User.Role.ADMINISTRATOR),
+        tokens={
+            name: make_token(name="world", user=user, actions=["see envoys"], made_by=user)[0]
+            for name, user in people.items()
+            if user is not None
         },
+        people=people,
     )
 
 
@@ -513,7 +520,7 @@ def _make_hospital(
         admission, icd_code="I509", struck_out_by=doctor, struck_out_at=timezone.now()
     )
 
-    make_reading(envoy)
+    make_reading(envoy, subject_id="subject-of-reading")
     source_import = make_import(envoy, started_by=doctor)
     export = make_snapshot(envoy, completed_at=timezone.now(), requested_by=doctor)
     waiting_plan = services.plan_for(study, num_rounds=2)
@@ -550,6 +557,8 @@ def _make_hospital(
     )
 
     active_run = _make_run(study, plan, TrainingRun.Status.TRAINING)
+    active_run.on_miss = TrainingRun.OnMiss.WAIT
+    active_run.save(update_fields=["on_miss"])
     make_participant(active_run, envoy, snapshot=export)
     failed_assignment = make_assignment(
         make_round(active_run, number=1),

@@ -31,7 +31,6 @@ def open_snapshot(
             f"the data of {snapshot.envoy} that this run froze were removed, since a patient in them"
             " was erased: start another run, which freezes them as they are now"
         )
-    _let_go_of_removed()
     source = source_named(plan.dataset)
     schema = source.schema(plan.target)
     if schema.sha256 != plan.schema_sha256:
@@ -55,7 +54,7 @@ def remove_arrays(snapshots: Iterable[Snapshot]) -> None:
     for snapshot in snapshots:
         for folder in _folder().glob(f"{snapshot.sha256 or None}-*"):
             shutil.rmtree(folder, ignore_errors=True)
-    _let_go_of_removed()
+    let_go_of_removed()
 
 
 def remove_unneeded_arrays() -> int:
@@ -85,15 +84,18 @@ def _folder() -> Path:
 _opened: set[Path] = set()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # mapped: what is not read takes no memory
 def _open(folder: Path, schema_sha256: str) -> ClientDataset:
     dataset = open_dataset(folder, schema_sha256=schema_sha256)
     _opened.add(folder)
     return dataset
 
 
-def _let_go_of_removed() -> None:
-    """Files that are gone keep their place on the disk while a process has them mapped."""
+def let_go_of_removed() -> None:
+    """Files that are gone keep their place on the disk while a process has them mapped.
+
+    Whoever opens many snapshots calls it once, before the first.
+    """
     if not all(folder.exists() for folder in _opened):
         _opened.clear()
         _open.cache_clear()

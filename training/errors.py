@@ -27,3 +27,7 @@ class ConflictError(TrainingError):
 
 class RefusedUpdateError(TrainingError):
     """An update that is recorded and not counted."""
+
+
+class NotItsDataError(TrainingError):
+    """An update that cannot come from the data it was asked to be trained on."""

@@ -4,7 +4,7 @@ from typing import Any
 from django import forms
 from django.urls import reverse
 
-from envoys.forms import TablerForm
+from envoys.forms import RowsField, TablerForm
 from envoys.models import Envoy
 from envoys.pages import id_of
 from federated.architectures import architectures
@@ -12,7 +12,7 @@ from federated.plan import MAX_SEED, LocalTrainingConfig
 from federated.strategies import strategies, strategy_named
 from federated.targets import targets
 from training.last_plan import last_plan_of
-from training.models import Study
+from training.models import Study, TrainingRun
 from training.plan_words import LOCAL_TRAINING, STRATEGIES, label_of
 
 DEFAULTS = LocalTrainingConfig()
@@ -54,7 +54,7 @@ class StudyForm(TablerForm, forms.Form):
 class EnvoysForm(TablerForm, forms.Form):
     """Chooses among those who have rows of a study's kind, all of them at first."""
 
-    envoys = forms.ModelMultipleChoiceField(
+    envoys = RowsField(
         queryset=Envoy.objects.none(),
         widget=forms.CheckboxSelectMultiple,
         label="Hospitals",
@@ -203,9 +203,26 @@ class RunForm(EnvoysForm):
         required=False,
         min_value=1,
         max_value=10_000,
-        help_text="With so many updates a round goes on at its deadline; empty: as many as a"
-        " release needs",
+        help_text="A round counts with so many updates; empty: as many as a release needs",
     )
     deadline_minutes = forms.IntegerField(
         label="Deadline of a round, in minutes", min_value=1, max_value=60 * 24 * 30, initial=60
     )
+    mandatory = RowsField(
+        queryset=Envoy.objects.none(), required=False, widget=forms.CheckboxSelectMultiple
+    )
+    on_miss = forms.ChoiceField(
+        label="If somebody is missing when a round is over",
+        choices=TrainingRun.OnMiss.choices,
+        widget=forms.RadioSelect,
+        initial=TrainingRun.OnMiss.GO_ON,
+        required=False,
+    )
+
+    def offer_envoys_of(self, study: Study | None) -> None:
+        super().offer_envoys_of(study)
+        if study is not None:
+            self.fields["mandatory"].queryset = study.envoys  # type: ignore[attr-defined]
+
+    def clean_on_miss(self) -> str:
+        return self.cleaned_data["on_miss"] or TrainingRun.OnMiss.GO_ON

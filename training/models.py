@@ -183,6 +183,13 @@ class TrainingRun(models.Model):
         AUTOMATIC = "AUTOMATIC", "Round after round"
         MANUAL = "MANUAL", "One round, aggregated on request"
 
+    class OnMiss(models.TextChoices):
+        """What a round does that lacks an update it asked for; see `services.rounds`."""
+
+        GO_ON = "GO_ON", "Go on with the quorum and all who must take part; fail without them"
+        WAIT = "WAIT", "Wait for a person, who asks again, waits on or goes on without it"
+        STOP = "STOP", "Stop: the run fails, and says who is missing"
+
     study = models.ForeignKey(Study, on_delete=models.PROTECT, related_name="runs")
     mode = models.CharField(max_length=16, choices=Mode.choices, default=Mode.AUTOMATIC)
     plan = models.JSONField()
@@ -192,6 +199,7 @@ class TrainingRun(models.Model):
     seed = models.BigIntegerField(default=0)
     quorum = models.PositiveIntegerField(default=1)
     deadline_seconds = models.PositiveIntegerField(default=3600)  # of one round
+    on_miss = models.CharField(max_length=16, choices=OnMiss.choices, default=OnMiss.GO_ON)
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PREPARING)
     reason = models.TextField(blank=True)
     scaling = models.JSONField(null=True)  # pooled in round 0: {"mean": […], "std": […]}
@@ -202,6 +210,13 @@ class TrainingRun(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     training_at = models.DateTimeField(null=True)  # when round 1 could open
     finished_at = models.DateTimeField(null=True)
+    # When its objects and hashes were gone through after its end, and what was wrong, in words.
+    checked_at = models.DateTimeField(null=True)
+    check_problems = models.JSONField(default=list)
+
+    # No columns: whoever has looked says so, see `progress.with_counts`.
+    num_partial_rounds: int | None = None
+    waits_for_person = False  # its newest round goes on only when somebody has decided
 
     objects = RunQuerySet.as_manager()
 
@@ -220,6 +235,13 @@ class TrainingRun(models.Model):
         return _title_of(self.strategy)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether a round of it counted fewer hospitals than the run was started with."""
+        if self.num_partial_rounds is None:
+            self.num_partial_rounds = TrainingRound.objects.filter(run=self).partial().count()
+        return self.num_partial_rounds > 0
+
+    @property
     def is_being_reported(self) -> bool:
         """Whether its report is on the way; right after the end it may be about to be asked for."""
         if self.status != self.Status.FINISHED or self.report or self.finished_at is None:
@@ -230,6 +252,12 @@ class TrainingRun(models.Model):
         return work.is_active
 
 
+class ParticipantQuerySet(models.QuerySet["RunParticipant"]):
+    def expected(self) -> Self:
+        """Whose data was frozen for the run: a round without one of them is no whole one."""
+        return self.filter(snapshot__isnull=False)
+
+
 class RunParticipant(models.Model):
     """An envoy in a run: its frozen data, or why it sits out."""
 
@@ -238,8 +266,11 @@ class RunParticipant(models.Model):
     snapshot = models.ForeignKey(Snapshot, null=True, on_delete=models.PROTECT, related_name="+")
     num_labelled_patients = models.PositiveIntegerField(default=0)  # 0: not counted yet
     sits_out_because = models.TextField(blank=True)
+    is_mandatory = models.BooleanField(default=False)  # no round of the run counts without it
     # Somebody looked at an odd update of it and released it: it is not screened again in this run.
     is_trusted = models.BooleanField(default=False)
+
+    objects = ParticipantQuerySet.as_manager()
 
     class Meta:
         ordering = ["envoy__slug"]
@@ -268,6 +299,24 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
         """Closed, and nothing goes on before somebody has decided on what is in quarantine."""
         return self.closed().exclude(reason="")
 
+    def waits_for_person(self) -> Self:
+        """Of an active run, what goes on only when somebody has decided."""
+        status = TrainingRound.Status
+        waiting = self.filter(status__in=[status.COLLECTING, status.CLOSED]).exclude(reason="")
+        return waiting.filter(run__in=TrainingRun.objects.active())
+
+    def partial(self) -> Self:
+        """Aggregated without the update of a hospital that the run was started with."""
+        counted = ReceivedUpdate.objects.filter(
+            assignment__training_round=models.OuterRef(models.OuterRef("pk")),
+            assignment__envoy=models.OuterRef("envoy"),
+            verdict=ReceivedUpdate.Verdict.ACCEPTED,
+        )
+        missing = RunParticipant.objects.expected().filter(
+            ~models.Exists(counted), run=models.OuterRef("run")
+        )
+        return self.filter(models.Exists(missing), status=TrainingRound.Status.AGGREGATED)
+
     def all_in(self) -> Self:
         """Without an assignment that may still bring an update."""
         return self.exclude(pk__in=RoundAssignment.objects.unfinished().values("training_round"))
@@ -284,7 +333,8 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
 class TrainingRound(models.Model):
     """One exchange director → envoys → director. Number 0 collects pooled statistics.
 
-    A closed one with a reason waits for a decision on what is in quarantine.
+    One with a reason that has not ended waits for a person: closed, for a decision on what is in
+    quarantine; collecting, on who is missing.
     """
 
     class Status(models.TextChoices):
@@ -323,6 +373,11 @@ class TrainingRound(models.Model):
         return self.status == self.Status.CLOSED and bool(self.reason)
 
     @property
+    def lacks_hospitals(self) -> bool:
+        """Open past its time, until the missing come in or somebody goes on without them."""
+        return self.status == self.Status.COLLECTING and bool(self.reason)
+
+    @property
     def is_open_to_decisions(self) -> bool:
         """Whether an update that is released still counts in it."""
         return self.is_waiting or self.status == self.Status.COLLECTING
@@ -331,6 +386,11 @@ class TrainingRound(models.Model):
 class AssignmentQuerySet(WorkQuerySet):
     def submitted(self) -> Self:
         return self.filter(status=RoundAssignment.Status.SUBMITTED)
+
+    def missing(self) -> Self:
+        """Without an update, and nobody has gone on without it."""
+        brought = [RoundAssignment.Status.SUBMITTED, RoundAssignment.Status.DROPPED]
+        return self.exclude(status__in=brought)
 
     def failed_in_open_rounds(self) -> Self:
         """What can still be asked for again."""
@@ -347,6 +407,7 @@ class RoundAssignment(LeasedWork):
         SUBMITTED = "SUBMITTED", "Submitted"
         MISSED = "MISSED", "Missed"
         FAILED = "FAILED", "Failed"
+        DROPPED = "DROPPED", "Left out"  # a person has gone on without it
 
     WORKING: ClassVar[str] = "TRAINING"
 

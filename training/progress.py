@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.html import format_html
@@ -40,12 +40,15 @@ TITLES = {
 }
 NOT_OPEN, SITS_OUT = "NOT_OPEN", "SITS_OUT"
 QUARANTINED, REJECTED = "QUARANTINED", "REJECTED"  # what came of an update that was submitted
+LATE = "LATE"  # an update of which nothing came
 SYMBOLS = {
     RoundAssignment.Status.PENDING.value: "○",
     RoundAssignment.Status.TRAINING.value: "◐",
     RoundAssignment.Status.SUBMITTED.value: "✓",
     RoundAssignment.Status.MISSED.value: "!",
     RoundAssignment.Status.FAILED.value: "✕",
+    RoundAssignment.Status.DROPPED.value: "–",
+    LATE: "◷",
     QUARANTINED: "?",
     REJECTED: "⊘",
     SITS_OUT: "∅",
@@ -53,6 +56,7 @@ SYMBOLS = {
 }
 WORDS = {
     **{status.value: str(status.label) for status in RoundAssignment.Status},
+    LATE: "Late, not counted",
     QUARANTINED: "In quarantine",
     REJECTED: "Rejected",
     SITS_OUT: "Sits out",
@@ -83,6 +87,8 @@ class Cell:
         return self.status in (
             RoundAssignment.Status.MISSED,
             RoundAssignment.Status.FAILED,
+            RoundAssignment.Status.DROPPED,
+            LATE,
             QUARANTINED,
             REJECTED,
         )
@@ -133,6 +139,21 @@ class HeldUpdate(NamedTuple):
         return f"{words}: {self.reason}" if is_visible else words
 
 
+class LateUpdate(NamedTuple):
+    """An update that is kept and does not count."""
+
+    envoy_id: int
+    training_round_id: int
+    received_at: datetime
+    reason: str
+
+    def words(self, assignment: AssignmentFacts, is_visible: bool) -> str:
+        words = f"Late, not counted: an update came on {self.received_at:%-d %b at %H:%M:%S} UTC"
+        if not is_visible:
+            return words
+        return f"{words}; {self.reason}. {words_of(assignment, is_visible)}"
+
+
 @dataclass(frozen=True)
 class Freezing:
     """How far a hospital's data is frozen; the percentage only where it may be seen."""
@@ -147,8 +168,31 @@ class HospitalRow:
     name: str
     sits_out: bool
     sits_out_because: str
+    is_mandatory: bool
     freezing: Freezing | None
     cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class RoundCount:
+    """How many of the hospitals that a run was started with count in a round."""
+
+    num_counted: int
+    num_expected: int
+    is_settled: bool  # what counted is in the model
+
+    @property
+    def is_partial(self) -> bool:
+        return self.is_settled and self.num_counted < self.num_expected
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A hospital of which a round has no update: since when it is waited for, or why it is not."""
+
+    name: str
+    since: datetime | None
+    words: str
 
 
 @dataclass(frozen=True)
@@ -158,11 +202,10 @@ class CurrentRound:
     number: int
     opened_at: datetime
     deadline_at: datetime | None
-    num_due: int
+    num_due: int  # also who has come to sit out since the run was started
     num_in: int
-    missing: list[str]
-    training: list[str]  # of the missing, with the attempt if it is not the first
-    lost: list[str]
+    missing: list[Missing]
+    waits_because: str  # past its time, for the missing or for a person
 
 
 @dataclass(frozen=True)
@@ -302,6 +345,7 @@ class RunProgress:
     current_round: CurrentRound | None
     num_frozen: int
     rounds: list[TrainingRound | None]  # one per column, None where it is not open
+    counts: list[RoundCount | None]  # one per column, as the rounds
     hospitals: list[HospitalRow]
     curves: Curves
     report_rows: list[ReportRow]
@@ -341,6 +385,19 @@ class RunProgress:
         return problems[:MOST_PROBLEMS]
 
     @property
+    def num_expected(self) -> int:
+        """Hospitals that the run was started with."""
+        return sum(hospital.freezing is not None for hospital in self.hospitals)
+
+    @property
+    def mandatory(self) -> list[str]:
+        return [hospital.name for hospital in self.hospitals if hospital.is_mandatory]
+
+    @property
+    def num_partial_rounds(self) -> int:
+        return sum(count is not None and count.is_partial for count in self.counts)
+
+    @property
     def in_quarantine(self) -> list[str]:
         """Whose updates wait for a decision, each once."""
         return [
@@ -360,6 +417,11 @@ class RunProgress:
         return "the round waits for a data scientist, who decides on what is in quarantine"
 
     @property
+    def waits_for_person(self) -> bool:
+        waits_for_missing = self.current_round is not None and self.current_round.waits_because
+        return bool(self.waits_because or waits_for_missing)
+
+    @property
     def legend(self) -> list[Cell]:
         return [Cell(status, words) for status, words in WORDS.items()]
 
@@ -377,11 +439,15 @@ def in_words(duration: timedelta) -> str:
 
 
 def with_counts(runs: RunQuerySet) -> RunQuerySet:
-    """Runs with `num_rounds_done` and `num_hospitals` that take part."""
+    """Runs with `num_rounds_done`, `num_partial_rounds` and `num_hospitals` that take part."""
     done = TrainingRound.objects.filter(status=TrainingRound.Status.AGGREGATED, number__gte=1)
-    return runs.annotate(
+    return runs.annotate(  # type: ignore[no-redef]
         num_rounds_done=count_per_run(done),
         num_hospitals=count_per_run(RunParticipant.objects.filter(sits_out_because="")),
+        num_partial_rounds=count_per_run(TrainingRound.objects.partial()),
+        waits_for_person=Exists(
+            TrainingRound.objects.waits_for_person().filter(run=OuterRef("pk"))
+        ),
     )
 
 
@@ -399,10 +465,12 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
     assignments = {
         row[:2]: AssignmentFacts(*row) for row in rows.values_list(*AssignmentFacts._fields)
     }
-    held = held_updates(run)
+    held, late = uncounted_updates(run)
     columns = [rounds.get(number) for number in range(max([run.num_rounds, *rounds]) + 1)]
     hospitals = [
-        hospital_row(participant, columns, assignments, held, participant.envoy_id in visible_ids)
+        hospital_row(
+            participant, columns, assignments, held, late, participant.envoy_id in visible_ids
+        )
         for participant in participants
     ]
     report_rows, pooled_row = report_of(
@@ -414,12 +482,13 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
         num_rounds_done=sum(
             r.number >= 1 and r.status == TrainingRound.Status.AGGREGATED for r in rounds.values()
         ),
-        current_round=current_round(run, rounds, participants, assignments),
+        current_round=current_round(run, rounds, participants, assignments, visible_ids),
         num_frozen=sum(
             p.snapshot is not None and p.snapshot.status == Snapshot.Status.COMPLETE
             for p in participants
         ),
         rounds=columns,
+        counts=round_counts(columns, hospitals, participants),
         hospitals=hospitals,
         curves=curves_of(run, participants, rounds, visible_ids),
         report_rows=report_rows,
@@ -428,15 +497,61 @@ def progress_of(run: TrainingRun, user: User) -> RunProgress:
     )
 
 
-def held_updates(run: TrainingRun) -> dict[tuple[int, int], HeldUpdate]:
-    """What screening has set aside, by hospital and round."""
-    rows = (
+def uncounted_updates(
+    run: TrainingRun,
+) -> tuple[dict[tuple[int, int], HeldUpdate], dict[tuple[int, int], LateUpdate]]:
+    """By hospital and round: what screening has set aside, and the newest that came too late.
+
+    Late is what came of a hospital that has no other update in the round.
+    """
+    held, late = {}, {}
+    updates = (
         ReceivedUpdate.objects.filter(assignment__training_round__run=run)
-        .exclude(screening={})
         .exclude(verdict=ReceivedUpdate.Verdict.ACCEPTED)
-        .values_list("assignment__envoy_id", "assignment__training_round_id", "verdict", "reason")
+        .order_by("received_at", "pk")
     )
-    return {row[:2]: HeldUpdate(*row) for row in rows}
+    for (
+        envoy_id,
+        round_id,
+        status,
+        verdict,
+        reason,
+        screening,
+        received_at,
+    ) in updates.values_list(
+        "assignment__envoy_id",
+        "assignment__training_round_id",
+        "assignment__status",
+        "verdict",
+        "reason",
+        "screening",
+        "received_at",
+    ):
+        if screening:
+            held[envoy_id, round_id] = HeldUpdate(envoy_id, round_id, verdict, reason)
+        is_late = verdict == ReceivedUpdate.Verdict.LATE
+        if is_late and status != RoundAssignment.Status.SUBMITTED:
+            late[envoy_id, round_id] = LateUpdate(envoy_id, round_id, received_at, reason)
+    return held, late
+
+
+def round_counts(
+    columns: list[TrainingRound | None],
+    hospitals: list[HospitalRow],
+    participants: list[RunParticipant],
+) -> list[RoundCount | None]:
+    """What was submitted and is not set aside counts."""
+    num_expected = sum(participant.snapshot_id is not None for participant in participants)
+    counts: list[RoundCount | None] = []
+    for number, training_round in enumerate(columns):
+        cells = [hospital.cells[number] for hospital in hospitals]
+        num_counted = sum(cell.status == RoundAssignment.Status.SUBMITTED for cell in cells)
+        is_settled = bool(
+            training_round and training_round.status == TrainingRound.Status.AGGREGATED
+        )
+        count = RoundCount(num_counted, num_expected, is_settled) if training_round else None
+        counts.append(count)
+    return counts
 
 
 def hospital_row(
@@ -444,6 +559,7 @@ def hospital_row(
     columns: list[TrainingRound | None],
     assignments: dict[tuple[int, int], AssignmentFacts],
     held: dict[tuple[int, int], HeldUpdate],
+    late: dict[tuple[int, int], LateUpdate],
     is_visible: bool,
 ) -> HospitalRow:
     sits_out = bool(participant.sits_out_because)
@@ -459,12 +575,15 @@ def hospital_row(
         elif key in held:
             is_decided = held[key].verdict != ReceivedUpdate.Verdict.QUARANTINED
             cells.append(Cell(held[key].status, held[key].words(is_visible), is_decided))
+        elif key in late:
+            cells.append(Cell(LATE, late[key].words(assignment, is_visible)))
         else:
             cells.append(Cell(assignment.status, words_of(assignment, is_visible)))
     return HospitalRow(
         name=participant.envoy.name,
         sits_out=sits_out,
         sits_out_because=participant.sits_out_because if is_visible else "",
+        is_mandatory=participant.is_mandatory,
         freezing=freezing_of(participant.snapshot, is_visible) if participant.snapshot else None,
         cells=cells,
     )
@@ -493,33 +612,44 @@ def current_round(
     rounds: dict[int, TrainingRound],
     participants: list[RunParticipant],
     assignments: dict[tuple[int, int], AssignmentFacts],
+    visible_ids: set[int],
 ) -> CurrentRound | None:
     if not run.is_active or not rounds:
         return None
     newest = rounds[max(rounds)]
     if newest.status != TrainingRound.Status.COLLECTING:
         return None
-    attempts: dict[str, int] = {}
-    by_status: dict[str, list[str]] = {status: [] for status in RoundAssignment.Status}
-    for participant in participants:
+    expected = [participant for participant in participants if participant.snapshot_id]
+    missing = []
+    for participant in expected:
         assignment = assignments.get((participant.envoy_id, newest.pk))
-        if assignment is not None:
-            by_status[assignment.status].append(participant.envoy.name)
-            if assignment.attempt > 1:
-                attempts[participant.envoy.name] = assignment.attempt
-    training = by_status[RoundAssignment.Status.TRAINING]
+        is_visible = participant.envoy_id in visible_ids
+        if assignment is None:
+            because = f": {participant.sits_out_because}" if is_visible else ""
+            missing.append(Missing(participant.envoy.name, None, f"sits out{because}"))
+        elif assignment.status != RoundAssignment.Status.SUBMITTED:
+            missing.append(missing_hospital(participant.envoy.name, newest, assignment, is_visible))
     return CurrentRound(
         number=newest.number,
         opened_at=newest.opened_at,
         deadline_at=newest.deadline_at,
-        num_due=sum(map(len, by_status.values())),
-        num_in=len(by_status[RoundAssignment.Status.SUBMITTED]),
-        missing=sorted(training + by_status[RoundAssignment.Status.PENDING]),
-        training=[
-            f"{name} (attempt {attempts[name]})" if name in attempts else name for name in training
-        ],
-        lost=by_status[RoundAssignment.Status.MISSED] + by_status[RoundAssignment.Status.FAILED],
+        num_due=len(expected),
+        num_in=len(expected) - len(missing),
+        missing=missing,
+        waits_because=newest.reason,
     )
+
+
+def missing_hospital(
+    name: str, training_round: TrainingRound, assignment: AssignmentFacts, is_visible: bool
+) -> Missing:
+    words = words_of(assignment, is_visible)
+    words = words[:1].lower() + words[1:]
+    if assignment.status == RoundAssignment.Status.TRAINING and assignment.attempt > 1:
+        words = f"retrying, attempt {assignment.attempt}"
+    if assignment.status in (RoundAssignment.Status.PENDING, RoundAssignment.Status.TRAINING):
+        return Missing(name, training_round.opened_at, words)
+    return Missing(name, None, words)
 
 
 def curves_of(

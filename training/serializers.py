@@ -221,6 +221,11 @@ class RoundSerializer(serializers.ModelSerializer[TrainingRound]):
     reason = serializers.SerializerMethodField()
     num_due = serializers.IntegerField(read_only=True, help_text="how many envoys were asked")
     num_in = serializers.IntegerField(read_only=True, help_text="how many have answered")
+    num_expected = serializers.IntegerField(
+        read_only=True, help_text="hospitals that the run was started with"
+    )
+    num_counted = serializers.SerializerMethodField()
+    missing = serializers.SerializerMethodField()
 
     class Meta:
         model = TrainingRound
@@ -233,6 +238,9 @@ class RoundSerializer(serializers.ModelSerializer[TrainingRound]):
             "reason",
             "num_due",
             "num_in",
+            "num_expected",
+            "num_counted",
+            "missing",
             "opened_at",
             "deadline_at",
             "closed_at",
@@ -242,6 +250,21 @@ class RoundSerializer(serializers.ModelSerializer[TrainingRound]):
     def get_reason(self, training_round: TrainingRound) -> str:
         return reason_for(training_round, self.context["request"].user)
 
+    def get_num_counted(self, training_round: TrainingRound) -> int:
+        """Updates that count; with fewer than expected an aggregated round is partial."""
+        return len(_counted(training_round))
+
+    def get_missing(self, training_round: TrainingRound) -> list[str]:
+        """Names of the hospitals that the run was started with and whose updates do not count."""
+        counted = _counted(training_round)
+        expected = training_round.run.expected_participants  # type: ignore[attr-defined]
+        return sorted(each.envoy.name for each in expected if each.envoy_id not in counted)
+
+
+def _counted(training_round: TrainingRound) -> set[int]:
+    counted = training_round.counted_assignments  # type: ignore[attr-defined]  # see `api.runs`
+    return {assignment.envoy_id for assignment in counted}
+
 
 class RunSerializer(serializers.ModelSerializer[TrainingRun]):
     url = UrlField("api:run-detail")
@@ -249,6 +272,9 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
     started_by = username()
     num_rounds_done = serializers.IntegerField(read_only=True)
     num_hospitals = serializers.IntegerField(read_only=True, help_text="that take part")
+    is_partial = serializers.BooleanField(
+        read_only=True, help_text="whether a round counted fewer than the run was started with"
+    )
 
     class Meta:
         model = TrainingRun
@@ -264,6 +290,8 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
             "seed",
             "quorum",
             "deadline_seconds",
+            "on_miss",
+            "is_partial",
             "status",
             "reason",
             "plan_sha256",
@@ -272,6 +300,7 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
             "started_at",
             "training_at",
             "finished_at",
+            "checked_at",
         ]
 
     def get_reason(self, run: TrainingRun) -> str:
@@ -286,6 +315,7 @@ class RunCellSerializer(serializers.Serializer[Any]):
 
 class RunHospitalSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
+    is_mandatory = serializers.BooleanField(help_text="no round counts without it")
     sits_out = serializers.BooleanField()
     sits_out_because = serializers.CharField(help_text="of one's own hospital only for a doctor")
     rounds = RunCellSerializer(many=True)
@@ -330,6 +360,7 @@ class RunDetailSerializer(RunSerializer):
         return [
             {
                 "name": hospital.name,
+                "is_mandatory": hospital.is_mandatory,
                 "sits_out": hospital.sits_out,
                 "sits_out_because": hospital.sits_out_because,
                 "rounds": [
@@ -434,7 +465,20 @@ class RunCreateSerializer(StrictSerializer, OfStudySerializer, EnvoysSerializer)
         required=False, min_value=1, max_value=10_000, allow_null=True, default=None
     )
     deadline_seconds = serializers.IntegerField(
-        required=False, default=3600, min_value=1, max_value=30 * 24 * 3600
+        required=False, default=3600, min_value=1, max_value=30 * 24 * 3600, help_text="of a round"
+    )
+    mandatory = RowField(
+        queryset=Envoy.objects.active(),
+        many=True,
+        required=False,
+        default=list,
+        help_text="the numbers of envoys without which no round counts",
+    )
+    on_miss = serializers.ChoiceField(
+        choices=TrainingRun.OnMiss.choices,
+        required=False,
+        default=TrainingRun.OnMiss.GO_ON,
+        help_text="what a round does where somebody is missing",
     )
 
 
@@ -662,6 +706,9 @@ class FederationSummarySerializer(serializers.Serializer[Any]):
     models = StudyModelSerializer(many=True)
     num_approvals_waiting = serializers.IntegerField()
     failed = TaskSerializer(many=True, help_text="only for who runs the federation")
+    lost = serializers.ListField(
+        child=serializers.CharField(), help_text="what a check has found wrong, in words; likewise"
+    )
 
 
 class PublishedLaunchSerializer(serializers.Serializer[Any]):

@@ -24,6 +24,7 @@ from training.models import (
     TrainingRun,
 )
 from training.progress import with_counts
+from training.services.checking import standing_problems
 
 MOST_LISTED = 5
 
@@ -78,6 +79,7 @@ class FederationSummary:
     num_approvals_waiting: int
     approvals_waiting: list[StudyMembership]  # the newest of them
     failed: list[Work]  # only for who runs the federation
+    lost: list[str]  # what a check has found, in words; likewise
 
     @property
     def num_active_envoys(self) -> int:
@@ -106,6 +108,7 @@ def federation_summary(user: User) -> FederationSummary:
             waiting.select_related("study", "envoy").order_by("-packaged_at")[:MOST_LISTED]
         ),
         failed=failed_work() if may(user, Capability.FEDERATION) else [],
+        lost=standing_problems() if may(user, Capability.FEDERATION) else [],
     )
 
 

@@ -45,3 +45,10 @@ def report_run_task(report_id: int) -> None:
     from training import services
 
     services.report_run(report_id)
+
+
+@shared_task
+def check_rounds_task() -> None:
+    from training.services import checking
+
+    checking.check_often()

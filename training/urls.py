@@ -38,6 +38,7 @@ urlpatterns = [
     path("runs/<int:run_id>/benefit/", runs.run_benefit, name="run-benefit"),
     path("runs/<int:run_id>/stop/", runs.run_stop, name="run-stop"),
     path("assignments/<int:assignment_id>/retry/", runs.assignment_retry, name="assignment-retry"),
+    path("assignments/<int:assignment_id>/drop/", runs.assignment_drop, name="assignment-drop"),
     path("quarantine/", quarantine.quarantine_list, name="quarantine-list"),
     path("quarantine/<int:update_id>/release/", quarantine.update_release, name="update-release"),
     path("quarantine/<int:update_id>/reject/", quarantine.update_reject, name="update-reject"),

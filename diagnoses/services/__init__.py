@@ -13,6 +13,11 @@ from diagnoses.services.exports import (
 )
 from diagnoses.services.icd_codes import load_icd_codes, search_icd_codes
 from diagnoses.services.imports import clear_abandoned_imports, import_cohort
+from diagnoses.services.leftovers import (
+    are_exports_being_written,
+    is_top_another,
+    remove_leftovers,
+)
 from diagnoses.services.patients import (
     admit_patient,
     discharge_patient,
@@ -40,6 +45,7 @@ __all__ = [
     "add_diagnoses",
     "admission_records",
     "admit_patient",
+    "are_exports_being_written",
     "ask_for_export",
     "clear_abandoned_imports",
     "confirm_upload",
@@ -49,6 +55,7 @@ __all__ = [
     "export_diagnoses",
     "export_now",
     "import_cohort",
+    "is_top_another",
     "let_return",
     "load_icd_codes",
     "may_hold",
@@ -58,6 +65,7 @@ __all__ = [
     "register_patient",
     "remove_export",
     "remove_files_of_erased",
+    "remove_leftovers",
     "reopen_admission",
     "request_export",
     "restore_diagnosis",

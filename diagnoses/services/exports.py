@@ -116,7 +116,8 @@ def remove_export(envoy: Envoy, sha256: str) -> None:
     Raises StorageError.
     """
     folder = f"snapshots/{sha256}"
-    delete_folder(envoy_storage(envoy), [f"{folder}/{name}.csv" for name in FILES])
+    # Of a hospital or of a node: whichever of the files is there.
+    delete_folder(envoy_storage(envoy), [f"{folder}/{name}.csv" for name in (*FILES, "readings")])
     Snapshot.objects.filter(envoy=envoy, sha256=sha256, removed_at=None).update(
         removed_at=timezone.now()
     )

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from diagnoses.errors import ImportRefusedError
 from diagnoses.models import Admission, Diagnosis, Import, Patient
-from diagnoses.services.batches import BATCH_ROWS, batched, insert_rows, key_where
+from diagnoses.services.batches import BATCH_ROWS, Key, batched, commit_soon, insert_rows
 from diagnoses.services.erased import erased_places
 from diagnoses.services.hospitals import check_takes_patients
 from diagnoses.services.records import RECORD_FIELDS
@@ -163,11 +163,13 @@ def _insert_batches(row: Import, files: EnvoyFiles) -> Iterator[int]:
     """Insert everything; yields the size of each batch once it stands."""
     for records in batched(iter_outcomes(files), BATCH_ROWS):
         with transaction.atomic():
+            commit_soon()  # nobody sees the rows before the import is COMPLETE
             _update_active(row)  # first: whoever gives this import up waits for this batch
             _insert_admissions(row, records)
         yield len(records)
     for diagnoses in batched(iter_diagnoses(files), BATCH_ROWS):
         with transaction.atomic():
+            commit_soon()
             _update_active(row)
             _insert_diagnoses(row, diagnoses)
         yield len(diagnoses)
@@ -219,7 +221,7 @@ def _insert_admissions(row: Import, records: list[AdmissionRecord]) -> None:
             )
             for record in records
         ],
-        keys={"patient": key_where(Patient, "envoy", "subject_id")},
+        keys={"patient": Key(Patient, ("envoy", "subject_id"))},
     )
 
 
@@ -232,7 +234,7 @@ def _insert_diagnoses(row: Import, diagnoses: list[tuple[str, str, CodedDiagnosi
             (row.envoy_id, hadm_id, now, coded.seq_num, coded.icd_code, coded.icd_version)
             for _, hadm_id, coded in diagnoses
         ],
-        keys={"admission": key_where(Admission, "envoy", "hadm_id")},
+        keys={"admission": Key(Admission, ("envoy", "hadm_id"))},
     )
 
 

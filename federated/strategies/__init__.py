@@ -68,6 +68,11 @@ class Strategy:
     needs_plain_updates: bool = False
     uses_controls: bool = False
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the server remembers anything from round to round."""
+        return self.first_state is not _no_state
+
     def make_parameters(self, chosen: dict[str, Any]) -> StrategyParameters:
         """Those chosen, and defaults for the others.
 

@@ -22,15 +22,23 @@ from diagnoses.models import (
 from diagnoses.services import clear_abandoned_imports
 from envoys import audit, work
 from envoys.errors import NotNowError
+from envoys.forgetting import forget_answers_of
 from envoys.logins import end_logins
 from envoys.models import Envoy, IdempotentCall, ServiceToken, User
 from envoys.storage import bucket_of, delete_objects, envoy_storage
 from envoys.work import Progress, WorkQuerySet
 from federated.errors import FederatedError
 from federated.small_counts import MIN_PATIENTS
+from federated.targets import DIAGNOSES
+from federated.words import words_of
 from inference.models import Erasure, InferenceRun, Prediction
 from inference.searches import forget_searches
-from inference.services.remains import Remains, of_hospitals_people, of_hospitals_runs
+from inference.services.remains import (
+    Remains,
+    of_hospitals_people,
+    of_hospitals_runs,
+    versions_trained_with,
+)
 from training.arrays import remove_arrays
 from training.models import (
     Distribution,
@@ -101,30 +109,39 @@ class WhatWillGo:
     place: str  # where its objects lie
     num_runs: int  # that name it, for good
     others: list[tuple[OtherRows, int]]
+    dataset: str
 
     def in_words(self) -> list[tuple[str, str]]:
-        """What is counted; a small number of patients is not shown to who may not see them."""
-        of_patients = (
+        """What is counted; a small number of patients is not shown to who may not see them.
+
+        What a hospital or node cannot have is left out, unless it is there all the same.
+        """
+        words, is_hospital = words_of([self.dataset]), self.dataset == DIAGNOSES
+        of_patients = [
             ("Patients, with names and phone numbers", self.num_patients),
             ("Admissions, with their diagnoses", self.num_admissions),
             ("Predictions", self.num_predictions),
-            *((rows.title, count) for rows, count in self.others if rows.is_of_people),
-        )
-        others = (
+        ]
+        of_work = [
             ("Inference runs", self.num_inference_runs),
             ("Imports and uploads", self.num_imports),
+        ]
+        others = [(rows, count) for rows, count in self.others if not is_hospital or count]
+        of_people = [
+            *(row for row in of_patients if is_hospital or row[1]),
+            *((rows.title, count) for rows, count in others if rows.is_of_people),
+        ]
+        of_program = [
+            *(row for row in of_work if is_hospital or row[1]),
             ("Exports", self.num_exports),
-            ("The hospital's own models", self.num_own_versions),
+            (f"The {words.place}'s own models", self.num_own_versions),
             ("Packages and their approvals", self.num_packages),
-            *((rows.title, count) for rows, count in self.others if not rows.is_of_people),
-            ("Doctors who can no longer log in", self.num_accounts),
-        )
+            *((rows.title, count) for rows, count in others if not rows.is_of_people),
+            (f"{words.keeper.capitalize()}s who can no longer log in", self.num_accounts),
+        ]
         return [
-            *(
-                (title, "–" if count < MIN_PATIENTS else f"{count:,}")
-                for title, count in of_patients
-            ),
-            *((title, f"{count:,}") for title, count in others),
+            *((title, "–" if count < MIN_PATIENTS else f"{count:,}") for title, count in of_people),
+            *((title, f"{count:,}") for title, count in of_program),
         ]
 
 
@@ -144,6 +161,7 @@ def what_will_go(envoy: Envoy) -> WhatWillGo:
         place=f"{bucket_of(envoy)}/{envoy.storage_prefix}/",
         num_runs=RunParticipant.objects.filter(envoy=envoy, sits_out_because="").count(),
         others=[(rows, rows.of(envoy).count()) for rows in _other_rows],
+        dataset=envoy.dataset,
     )
 
 
@@ -160,7 +178,8 @@ def delete_envoy(envoy: Envoy, *, confirmed_name: str, deleted_by: User | None) 
 
     if confirmed_name.strip() != envoy.name:
         raise NotConfirmedError(
-            f"to delete the hospital, give its name exactly as it is written: {envoy.name}"
+            f"to delete the {envoy.words.place}, give its name exactly as it is written:"
+            f" {envoy.name}"
         )
     clear_abandoned_imports(envoy)
     with transaction.atomic():
@@ -188,15 +207,15 @@ def _close_accounts(envoy: Envoy) -> list[Remains]:
     Returns what remains of their accounts.
     """
     forget_searches(envoy)
+    forget_answers_of(envoy)  # patients may be in them
     doctors = list(envoy.users.filter(role=User.Role.DOCTOR))
     for doctor in doctors:
-        IdempotentCall.objects.filter(user=doctor).delete()  # patients may be in the answers
         tokens = ServiceToken.objects.filter(user=doctor, revoked_at=None)
         tokens.update(revoked_at=timezone.now())
         end_logins(doctor)
         forget_failed_logins(username=doctor.username)
     num_tokens = ServiceToken.objects.filter(user__in=doctors).count()
-    return of_hospitals_people(num_accounts=len(doctors), num_tokens=num_tokens)
+    return of_hospitals_people(envoy, num_accounts=len(doctors), num_tokens=num_tokens)
 
 
 def _mark_deleted(envoy: Envoy) -> None:
@@ -228,7 +247,7 @@ def _end_work(envoy: Envoy, name: str) -> None:
             continue
         rows: WorkQuerySet = kind.model.objects.filter(**{kind.about: envoy})
         rows.claimable().update(
-            status="FAILED", reason="the hospital was deleted", leased_until=None
+            status="FAILED", reason=f"the {envoy.words.place} was deleted", leased_until=None
         )
         if rows.unfinished().exists():
             raise NotNowError(
@@ -300,6 +319,7 @@ def _rows_to_erase(envoy: Envoy) -> list["QuerySet[Any]"]:
         StudyMembership.objects.filter(envoy=envoy),
         CodeReport.objects.filter(envoy=envoy),
         PatientErasure.objects.filter(envoy=envoy),
+        IdempotentCall.objects.filter(envoy=envoy),
         Snapshot.objects.filter(envoy=envoy).exclude(Exists(in_use[0])).exclude(Exists(in_use[1])),
     ]
 
@@ -323,11 +343,12 @@ def _end(erasure: Erasure, envoy: Envoy, num_done: int) -> None:
 
 
 def _remains_of(erasure: Erasure, envoy: Envoy) -> list[Remains]:
-    runs = RunParticipant.objects.filter(envoy=envoy, sits_out_because="").values("run")
+    taken_part = RunParticipant.objects.filter(envoy=envoy, sits_out_because="")
     return of_hospitals_runs(
+        envoy,
         name=erasure.envoy_name,
-        num_runs=runs.count(),
-        num_versions=ModelVersion.objects.of_federation().filter(run__in=runs).count(),
+        num_runs=taken_part.count(),
+        num_versions=versions_trained_with(envoy, taken_part).count(),
     )
 
 

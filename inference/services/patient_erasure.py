@@ -13,23 +13,31 @@ from diagnoses.services import (
     ErasedSubjects,
     clear_abandoned_imports,
     export_now,
+    is_top_another,
     may_hold,
     remove_export,
     remove_files_of_erased,
+    remove_leftovers,
     subject_sha256,
 )
 from diagnoses.services.patients import CLOCKS_DIFFER
 from envoys import audit
 from envoys.errors import NotNowError
-from envoys.models import AuditEvent, Envoy, IdempotentCall, User
+from envoys.forgetting import forget_answers_of
+from envoys.models import AuditEvent, Envoy, User
 from envoys.work import Progress
 from federated.errors import FederatedError
 from federated.targets import DIAGNOSES
 from inference.models import Prediction
 from inference.searches import forget_searches
-from inference.services.remains import Remains, of_patients_exports, of_patients_rows
+from inference.services.remains import (
+    Remains,
+    of_patients_exports,
+    of_patients_rows,
+    versions_trained_with,
+)
 from training.arrays import remove_arrays
-from training.models import ModelVersion, RunParticipant, RunReport, TrainingRun
+from training.models import RunParticipant, RunReport, TrainingRun
 
 
 class NotThisPatientError(FederatedError):
@@ -62,7 +70,7 @@ class PatientHoldings:
 def what_goes_with(patient: Patient) -> PatientHoldings:
     envoy = patient.envoy
     exports = _exports(envoy)
-    since = exports.filter(completed_at__gte=patient.created_at)
+    since = _since(patient)
     return PatientHoldings(
         num_admissions=Admission.objects.filter(patient=patient).count(),
         num_diagnoses=Diagnosis.objects.filter(admission__patient=patient).count(),
@@ -104,6 +112,7 @@ def erase_patient(
             subject_sha256=subject_sha256(envoy, patient.subject_id),
             requested_by=erased_by,
             enqueued_at=timezone.now(),
+            held=_hashes_of(_since(patient, also_removed=True)),
         )
         num_events = _events_about(patient).count()
         erasure.counts = _erase_rows(patient)
@@ -128,25 +137,27 @@ def _erase_rows(patient: Patient) -> list[dict[str, Any]]:
         ("Admissions", Admission.objects.filter(patient=patient)),
         ("Diagnoses", Diagnosis.objects.filter(admission__patient=patient)),
         ("Predictions", Prediction.objects.filter(admission__patient=patient)),
-        # Which of the answers are about this patient only their programs know.
-        (
-            "Answers kept for calls sent again",
-            IdempotentCall.objects.filter(user__envoy=patient.envoy),
-        ),
     ]
     counts = [{"what": what, "count": each.count()} for what, each in rows]
     for _, each in reversed(rows):  # nothing refers to what goes
         each.delete()
-    num_searches = forget_searches(patient.envoy)
-    return [*counts, {"what": "Searches kept in sessions", "count": num_searches}]
+    # Which of the answers are about this patient only their programs know.
+    num_answers, num_searches = forget_answers_of(patient.envoy), forget_searches(patient.envoy)
+    return [
+        *counts,
+        {"what": "Answers kept for calls sent again", "count": num_answers},
+        {"what": "Searches kept in sessions", "count": num_searches},
+    ]
 
 
-def _count_one(erasure: PatientErasure, what: str) -> None:
+def _count(erasure: PatientErasure, what: str, number: int = 1) -> None:
+    if not number:
+        return
     known = next((each for each in erasure.counts if each["what"] == what), None)
     if known is None:
         known = {"what": what, "count": 0}
         erasure.counts.append(known)
-    known["count"] += 1
+    known["count"] += number
 
 
 def _events_about(patient: Patient) -> "QuerySet[AuditEvent]":
@@ -185,6 +196,7 @@ def finish_patient_erasure(erasure_id: int) -> None:
                 reason=str(error),
                 counts=erasure.counts,
                 seen=erasure.seen,
+                held=erasure.held,
                 attempt=0,
                 enqueued_at=timezone.now(),
             )
@@ -195,6 +207,7 @@ def finish_patient_erasure(erasure_id: int) -> None:
                 reason=str(error),
                 counts=erasure.counts,
                 seen=erasure.seen,
+                held=erasure.held,
             )
             raise
         else:
@@ -204,6 +217,7 @@ def finish_patient_erasure(erasure_id: int) -> None:
                 reason="",
                 counts=erasure.counts,
                 seen=[],
+                held=[],
                 remains=[*(each.to_json() for each in remains), *erasure.remains],
                 completed_at=timezone.now(),
             )
@@ -217,18 +231,18 @@ def _erase_stored(erasure: PatientErasure) -> list[Remains]:
     if _exports_being_written(envoy).filter(created_at__lte=_latest(erasure)).exists():
         raise _NotYetError("an export is being written that may hold the patient: it ends first")
     waits_for += _erase_exports(erasure, erased)
+    num_left, waits_for_others = remove_leftovers(envoy)
+    _count(erasure, "Files that killed exports and uploads had left", num_left)
+    waits_for += waits_for_others
     if waits_for:
         raise _NotYetError("; ".join(dict.fromkeys(waits_for)))
-    removed = Snapshot.objects.filter(envoy=envoy, removed_at__isnull=False)
-    removed = removed.filter(created_at__lte=_latest(erasure))
-    runs = RunParticipant.objects.filter(snapshot__in=removed).values("run")
+    runs = RunParticipant.objects.filter(
+        envoy=envoy, snapshot__sha256__in=erasure.held, sits_out_because=""
+    )
+    versions = versions_trained_with(envoy, runs)
     return of_patients_exports(
-        versions=list(
-            ModelVersion.objects.filter(run__in=runs)
-            .select_related("study", "envoy")
-            .order_by("pk")
-        ),
-        num_exports=removed.values("sha256").distinct().count(),
+        versions=list(versions.select_related("study", "envoy").order_by("pk")),
+        num_exports=len(erasure.held),
     )
 
 
@@ -237,7 +251,7 @@ def _erase_uploads(erasure: PatientErasure, erased: ErasedSubjects) -> list[str]
     for upload in _waiting_uploads(erasure.envoy):
         try:
             if remove_files_of_erased(upload, erased):
-                _count_one(erasure, "Uploads that waited")
+                _count(erasure, "Uploads that waited")
         except NotNowError as error:
             waits_for.append(f"{error}: it ends first")
     return waits_for
@@ -263,15 +277,21 @@ def _erase_exports(erasure: PatientErasure, erased: ErasedSubjects) -> list[str]
             continue
         if not may_hold(snapshot, erased):
             erasure.seen.append(sha256)
-        elif in_use := _use_of(envoy, sha256):
+            erasure.held = [each for each in erasure.held if each != sha256]
+        elif in_use := use_of(envoy, sha256, whose="the patient"):
             waits_for.append(in_use)
         else:
             remove_arrays([snapshot])
             remove_export(envoy, sha256)
-            _count_one(erasure, "Frozen exports")
-    is_current = newest is not None and newest.created_at > _latest(erasure)
-    if newest is not None and not is_current and newest.sha256 not in erasure.seen:
-        # The files on top of the hospital's storage are those of this export.
+            _count(erasure, "Frozen exports")
+            if sha256 not in erasure.held:  # written later, or before the patient was registered
+                erasure.held.append(sha256)
+    is_clean = newest is not None and (
+        newest.created_at > _latest(erasure) or newest.sha256 in erasure.seen
+    )
+    # The files on top of the hospital's storage are those of the newest export, or of one that
+    # failed, or was killed, halfway.
+    if (newest is not None and not is_clean) or is_top_another(envoy, newest):
         if _exports_being_written(envoy).exists():  # by another worker, or for somebody else
             waits_for.append("the newest export is being written anew: it ends first")
         else:
@@ -291,6 +311,16 @@ def _exports(envoy: Envoy, *, also_removed: bool = False) -> "QuerySet[Snapshot]
     return snapshots if also_removed else snapshots.filter(removed_at=None)
 
 
+def _since(patient: Patient, *, also_removed: bool = False) -> "QuerySet[Snapshot]":
+    """The exports in which a patient can be: those written since the registration."""
+    exports = _exports(patient.envoy, also_removed=also_removed)
+    return exports.filter(completed_at__gte=patient.created_at)
+
+
+def _hashes_of(exports: "QuerySet[Snapshot]") -> list[str]:
+    return sorted(set(exports.values_list("sha256", flat=True)))
+
+
 def _exports_being_written(envoy: Envoy) -> "QuerySet[Snapshot]":
     running: QuerySet[Snapshot] = Snapshot.objects.filter(
         envoy=envoy, dataset=DIAGNOSES, status=Snapshot.Status.RUNNING
@@ -299,15 +329,19 @@ def _exports_being_written(envoy: Envoy) -> "QuerySet[Snapshot]":
     return running.filter(leased_until__gte=timezone.now())
 
 
-def _use_of(envoy: Envoy, sha256: str) -> str:
-    """Who needs an export still, in words; empty if nobody."""
+def use_of(envoy: Envoy, sha256: str, *, whose: str) -> str:
+    """Who needs an export still, in words; empty if nobody.
+
+    Args:
+        whose: who is to be erased from it, as "the patient".
+    """
     runs = TrainingRun.objects.filter(
         pk__in=RunParticipant.objects.filter(envoy=envoy, snapshot__sha256=sha256).values("run")
     )
     active = runs.active().first()
     if active is not None:
-        return f"{active} trains on an export with the patient, which is removed when it has ended"
+        return f"{active} trains on an export with {whose}, which is removed when it has ended"
     report = RunReport.objects.unfinished().filter(run__in=runs).first()
     if report is not None or any(run.is_being_reported for run in runs.filter(report__isnull=True)):
-        return "a report is being made from an export with the patient, which is removed then"
+        return f"a report is being made from an export with {whose}, which is removed then"
     return ""

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from training.models import ModelVersion
+from django.db.models import Q, QuerySet
+
+from envoys.models import Envoy
+from training.models import ModelVersion, RunParticipant
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,20 @@ FIGURES = Remains(
 )
 
 
+def versions_trained_with(
+    envoy: Envoy, participants: "QuerySet[RunParticipant]"
+) -> "QuerySet[ModelVersion]":
+    """Of the runs of these participants, the models that a hospital's rows can have changed.
+
+    They are the federation's, what any hospital made of them, and the hospital's own: what another
+    hospital trained alone has seen its rows only.
+    """
+    versions: QuerySet[ModelVersion] = ModelVersion.objects.filter(
+        ~Q(kind=ModelVersion.Kind.LOCAL) | Q(envoy=envoy), run__in=participants.values("run")
+    )
+    return versions
+
+
 def of_patients_rows(*, num_events: int) -> list[Remains]:
     """What remains when a patient's rows are gone."""
     return [
@@ -55,35 +72,40 @@ def of_patients_exports(*, versions: Sequence[ModelVersion], num_exports: int) -
     return [*_models(versions), *_hashes(num_exports)]
 
 
-def of_hospitals_runs(*, name: str, num_runs: int, num_versions: int) -> list[Remains]:
-    """What remains of a deleted hospital where runs name it."""
+def of_hospitals_runs(
+    envoy: Envoy, *, name: str, num_runs: int, num_versions: int
+) -> list[Remains]:
+    """What remains of a deleted hospital or node where runs name it."""
+    words = envoy.words
     remains = []
     if num_versions:
         remains.append(
             Remains(
-                f"What {_many(num_versions, 'model')} learned with it, and copies at other hospitals",
-                "What a hospital's patients have changed cannot be taken out of a model's parameters."
-                " No row of a patient is in them, and they go on to work.",
+                f"What {_many(num_versions, 'model')} learned with it, and copies at other"
+                f" {words.places}",
+                f"What a {words.place}'s {words.people} have changed cannot be taken out of a"
+                f" model's parameters. No row of a {words.person} is in them, and they go on to"
+                " work.",
             )
         )
     if num_runs:
         remains += [
             Remains(
-                f"The hospital's name, {name}, in {_many(num_runs, 'run')}",
+                f"The {words.place}'s name, {name}, in {_many(num_runs, 'run')}",
                 "The models made there name it as one of their sources: what it did in each round,"
-                " and the checksums of its data and its updates. No patient is in them.",
+                f" and the checksums of its data and its updates. No {words.person} is in them.",
             ),
             Remains(
                 "The updates it sent, in the director's storage",
                 "The lineage of a model is checked with them. They are parameters, not rows.",
             ),
-            FIGURES,
+            *_said_of(envoy, [FIGURES]),
         ]
     return remains
 
 
-def of_hospitals_people(*, num_accounts: int, num_tokens: int) -> list[Remains]:
-    """What remains of a deleted hospital whoever named it."""
+def of_hospitals_people(envoy: Envoy, *, num_accounts: int, num_tokens: int) -> list[Remains]:
+    """What remains of a deleted hospital or node whoever named it."""
     remains = []
     if num_accounts:
         remains.append(
@@ -99,8 +121,7 @@ def of_hospitals_people(*, num_accounts: int, num_tokens: int) -> list[Remains]:
                 "The audit says what was done with them. They open nothing.",
             )
         )
-    return [
-        *remains,
+    remains += [
         Remains(
             "The events of the audit",
             "They name rows by number, no patient. The audit is never changed, so that nobody can"
@@ -108,6 +129,12 @@ def of_hospitals_people(*, num_accounts: int, num_tokens: int) -> list[Remains]:
         ),
         *OUTSIDE,
     ]
+    return _said_of(envoy, remains)
+
+
+def _said_of(envoy: Envoy, remains: Sequence[Remains]) -> list[Remains]:
+    words = envoy.words
+    return [Remains(words.instead(each.what), words.instead(each.why)) for each in remains]
 
 
 def _models(versions: Sequence[ModelVersion]) -> list[Remains]:
@@ -117,9 +144,12 @@ def _models(versions: Sequence[ModelVersion]) -> list[Remains]:
     more = f" and {len(versions) - 5} more" if len(versions) > 5 else ""
     return [
         Remains(
-            f"What {_many(len(versions), 'model')} learned, also from this patient: {names}{more}",
-            "What one patient has changed cannot be taken out of a model's parameters. No row is in"
-            " them. A model that is trained from now on does not know the patient.",
+            f"What {_many(len(versions), 'model')} learned, perhaps also from this patient:"
+            f" {names}{more}",
+            "They were trained on exports with this patient. Not every patient is trained on: some"
+            " have no outcome, and of the others some only test a model. What one patient has"
+            " changed cannot be taken out of a model's parameters. No row is in them. A model that"
+            " is trained from now on does not know the patient.",
         ),
         Remains(
             "Copies of these models that were delivered to other hospitals",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from envoys import audit
 from envoys.models import Envoy, User
+from federated.targets import DIAGNOSES
 from inference.models import InferenceRun
 from inference.services.pages import study_to_predict
 from inference.services.predictions import global_version, own_version, request_inference
@@ -35,6 +36,7 @@ def request_inferences(
     requested = Requested([], [])
     for envoy in sorted(envoys, key=lambda envoy: envoy.slug):
         try:
+            _refuse_node(envoy)
             version = MODELS[model](study_to_predict(envoy), envoy)
             _refuse_twice(envoy, version)
         except NotReadyError as error:
@@ -47,6 +49,11 @@ def request_inferences(
     for inference_run in requested.inference_runs:
         audit.record(requested_by, "requested inference", inference_run)
     return requested
+
+
+def _refuse_node(envoy: Envoy) -> None:
+    if envoy.dataset != DIAGNOSES:
+        raise NotReadyError(f"{envoy} is a {envoy.words.place}: only hospitals can be scored")
 
 
 def _refuse_twice(envoy: Envoy, version: ModelVersion) -> None:

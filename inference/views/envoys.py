@@ -1,3 +1,5 @@
+from typing import Any
+
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponse
@@ -12,16 +14,19 @@ from inference import services
 
 class DeleteForm(TablerForm, forms.Form):
     name = forms.CharField(
-        label="The hospital's name, to confirm",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
+
+    def __init__(self, *args: Any, envoy: Envoy, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["name"].label = f"The {envoy.words.place}'s name, to confirm"
 
 
 @require_http_methods(["GET", "POST"])
 def envoy_delete(request: UserRequest, envoy_id: int) -> HttpResponse:
     envoys = Envoy.objects.standing().visible_to(request.user)
     envoy = get_object_or_404(envoys, pk=envoy_id)
-    form = DeleteForm(request.POST or None)
+    form = DeleteForm(request.POST or None, envoy=envoy)
     if form.is_valid():
         with errors_on(form):
             erasure = services.delete_envoy(

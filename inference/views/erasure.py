@@ -34,7 +34,7 @@ class EraseForm(TablerForm, forms.Form):
 @never_cache
 @require_GET
 def patient_data(request: UserRequest, patient_id: int) -> FileResponse:
-    """Everything stored of a patient, to download; the file's name says nothing of who it is."""
+    """Everything stored of a patient, to download; the file's name has the patient's number alone."""
     patient = visible_patient(request, patient_id)
     file = BytesIO()  # small, and on no disk
     write_archive(data_of(patient), file)

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_POST
 from envoys.access import may_use
 from envoys.models import Envoy
 from envoys.pages import UserRequest, errors_shown, page_of
+from federated.targets import DIAGNOSES
 from inference import services
 from inference.inference_forms import InferencesForm, OwnInferenceForm
 from inference.models import InferenceRun
@@ -29,7 +30,11 @@ def list_page(request: UserRequest, form: BaseForm) -> HttpResponse:
         {
             **live_context(request),
             "form": form,
-            "has_study": Study.objects.exists(),
+            "has_study": Study.objects.filter(dataset=DIAGNOSES).exists(),
+            "has_hospitals": Envoy.objects.standing()
+            .visible_to(request.user)
+            .with_dataset(DIAGNOSES)
+            .exists(),
             "may_retry": may_use(request.user, "envoys:task-retry", "POST"),
         },
     )

@@ -5,6 +5,7 @@ from typing import Any
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import exceptions, status
+from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -15,6 +16,7 @@ from envoys.rest import Call, IdFilter, UserRequest, VisibleRows, starts_work, v
 from publichealth import reading_serializers as serializers
 from publichealth.models import Reading
 from publichealth.services.readings import InvalidReadingsError, record_readings
+from publichealth.services.subjects import erase_subject
 
 
 class ReadingFilter(filters.FilterSet):
@@ -22,6 +24,7 @@ class ReadingFilter(filters.FilterSet):
     measured_before = filters.IsoDateTimeFilter(field_name="measured_at", lookup_expr="lt")
 
     city = filters.CharFilter()
+    subject_id = filters.CharFilter(help_text="everything stored of one subject")
     outcome = IdFilter()
     tier = IdFilter()
 
@@ -57,3 +60,19 @@ class ReadingViewSet(Call, ListModelMixin, VisibleRows, GenericViewSet[Reading])
             raise exceptions.ValidationError({"readings": problems}) from error
         answer = serializers.RecordedSerializer(recorded).data
         return Response(answer, status=status.HTTP_201_CREATED)
+
+    # Long: every export of the node is read through.
+    @starts_work
+    @extend_schema(
+        request=serializers.SubjectSerializer, responses=serializers.SubjectErasedSerializer
+    )
+    @action(detail=False, methods=["post"], is_long=True)
+    def erase(self, request: UserRequest) -> Response:
+        """Erase one subject's readings, and the exports with them; this cannot be undone.
+
+        Refused while a run trains on such an export. What devices send afterwards is recorded."""
+        data = valid(serializers.SubjectSerializer, request)
+        erased = erase_subject(
+            hospital_of(request.user), data["subject_id"], erased_by=request.user
+        )
+        return Response(serializers.SubjectErasedSerializer(erased).data)

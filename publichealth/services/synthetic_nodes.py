@@ -52,7 +52,8 @@ def open_node(name: str, kind: str) -> Envoy:
     """
     envoy = Envoy.objects.standing().filter(name=name).first()
     if envoy is None:
-        return create_envoy(name=name, kind=kind, created_by=None)
+        # What is left in storage of an installation that was emptied was this node's own.
+        return create_envoy(name=name, kind=kind, created_by=None, may_hold_objects=True)
     if envoy.kind != kind:
         raise OtherKindError(
             f"{envoy} is here already, as {envoy.get_kind_display()!r}: it cannot take readings"

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -69,6 +70,7 @@ def register_inputs() -> None:
     )
 
 
+@cache
 def bench_schema(target_name: str) -> FeatureSchema:
     return FeatureSchema(
         target=target_name,

@@ -180,9 +180,9 @@ class DemonstrationCommand(BaseCommand):
                 f"Not released: {len(report['envoys'])} of {study.min_contributors} {self.envoys}"
                 " needed took part"
             )
-        words = self.use(supervisor, run, version)
+        predicted = self.use(supervisor, run, version)
         say("")
-        for line in demonstration.table(report, words):
+        for line in demonstration.table(report, predicted, words=study.words):
             say(line)
         more = self.after_training(run, options)
         if options["report"]:

@@ -1,10 +1,13 @@
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadhandler import MemoryFileUploadHandler, TemporaryFileUploadHandler
+from django.test import Client
 from django.urls import reverse
 
 from diagnoses.models import Import, Snapshot, Upload
 from diagnoses.views import files
 from envoys.models import AuditEvent, User
+from tests.api import Program
 from tests.diagnoses.test_uploads import DIAGNOSES, OUTCOMES, checked, upload_files
 from tests.factories import make_admission, make_diagnosis, make_envoy, make_patient, make_user
 
@@ -85,7 +88,8 @@ def test_looking_at_an_upload_makes_one_audit_event(client, doctor, queue):
     )
     page(client, "import-live", upload.pk)  # shows no patient
     page(client, "import-list")
-    assert [event.row for event in AuditEvent.objects.order_by("pk")] == [event.row, None]
+    rows = [each.row for each in AuditEvent.objects.order_by("pk")]
+    assert rows == [event.row, event.row, None]
 
 
 def test_every_problem_is_on_the_page_and_none_can_be_imported(client, doctor, queue):
@@ -231,3 +235,70 @@ def test_what_is_odd_about_the_codes_is_shown_to_the_hospital_with_every_count(
     retired = shown.partition("Retired, or never a code")[2].partition("</tr>")[2]
     assert "E1199" in retired.partition("</tr>")[0]
     assert '<td data-label="Patients" class="text-end">1</td>' in retired.partition("</tr>")[0]
+
+
+# What nobody will read
+
+
+@pytest.fixture
+def kept_bytes(settings, monkeypatch) -> list[int]:
+    """How much of each chunk that comes is handed on to be kept, in memory or on the disk."""
+    settings.UPLOAD_MAX_BYTES = 100_000
+    found: list[int] = []
+    for handler in (MemoryFileUploadHandler, TemporaryFileUploadHandler):
+        kept = handler.receive_data_chunk
+
+        def keep(self, raw_data, start, kept=kept):
+            if getattr(self, "activated", True):  # a large request's files go to the disk
+                found.append(len(raw_data))
+            return kept(self, raw_data, start)
+
+        monkeypatch.setattr(handler, "receive_data_chunk", keep)
+    return found
+
+
+def some_files(*names: str, size: int = 300_000) -> dict[str, SimpleUploadedFile]:
+    return {name: SimpleUploadedFile(f"{name}.csv", bytes(size)) for name in names}
+
+
+CALL = "/api/v1/imports"
+
+
+@pytest.mark.parametrize("url", ["/login/", "/register/", "/imports/new/", CALL, "/predict", "/no"])
+def test_of_a_strangers_files_nothing_is_kept(kept_bytes, url):
+    answer = Client().post(url, some_files("diagnoses", "outcomes"))
+    assert answer.status_code in (200, 302, 400, 401, 404, 415)
+    assert kept_bytes == []
+
+
+@pytest.mark.parametrize("role", [User.Role.DATA_SCIENTIST, User.Role.ADMINISTRATOR])
+def test_nor_of_who_may_send_none(kept_bytes, role):
+    user = make_user(role)
+    page, bearer = Client(), Program(user)
+    page.force_login(user)
+    for url in (reverse("diagnoses:import-create"), CALL):
+        assert page.post(url, some_files("diagnoses")).status_code == 404
+        assert bearer.client.post(url, some_files("diagnoses"), format="multipart").status_code in (
+            302,
+            404,
+        )
+    assert kept_bytes == []
+
+
+def test_nor_where_no_file_is_taken(client, kept_bytes):
+    for url in (reverse("diagnoses:patient-register"), "/account/tokens/new/", "/api/v1/patients"):
+        client.post(url, some_files("diagnoses"))
+    assert kept_bytes == []
+
+
+def test_of_one_request_so_much_is_kept_as_two_files_may_have(client, doctor, kept_bytes):
+    chunk = 2**16
+    page, call = client, Program(doctor).client
+    for send in (
+        lambda body: page.post(reverse("diagnoses:import-create"), body),
+        lambda body: call.post(CALL, body, format="multipart"),
+    ):
+        kept_bytes.clear()
+        files = [some_files("diagnoses", "outcomes", "more") for _ in range(5)]
+        send({name: [each[name] for each in files] for name in files[0]})
+        assert 200_000 < sum(kept_bytes) <= 2 * (100_000 + chunk)

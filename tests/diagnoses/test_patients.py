@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -291,7 +292,12 @@ def test_codes_are_found_by_code_and_by_words(django_assert_num_queries):
 @pytest.mark.parametrize("field", ["name", "phone"])
 @pytest.mark.parametrize("character", ["\0", "\u202e", "\u2066"])
 def test_hidden_characters_in_a_name_are_refused_and_the_name_is_not_told(field, character):
-    values = {"name": "Ada Lovelace", "sex": "F", "phone": "555", "registered_by": None}
+    values: dict[str, Any] = {
+        "name": "Ada Lovelace",
+        "sex": "F",
+        "phone": "555",
+        "registered_by": None,
+    }
     values[field] = f"Ada{character}Lovelace"
     with pytest.raises(InvalidValueError, match=f"{ord(character):04X}") as refused:
         services.register_patient(make_envoy(), **values)

@@ -8,6 +8,8 @@ from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from rest_framework_simplejwt.tokens import RefreshToken
 
 from envoys.access import Capability, may
+from envoys.account_services import register_account
+from envoys.errors import AccountRefusedError
 from envoys.models import AuditEvent, User
 from techlife import views
 from tests.factories import PASSWORD, make_user
@@ -85,14 +87,14 @@ def test_a_new_password_keeps_this_session_and_ends_every_other_and_the_tokens(c
     url, new = reverse("password_change"), "another long password"
     values = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
     response = client.post(url, values | {"old_password": "wrong"})
-    assert "old password was entered incorrectly" in response.content.decode()
+    assert "This is not your password." in response.content.decode()
     response = client.post(url, values, follow=True)
     assert response.redirect_chain == [(reverse("password_change_done"), 302)]
     assert "Your password is changed" in response.content.decode()
     assert elsewhere.get(url).status_code == 302
     assert OutstandingToken.objects.get().blacklistedtoken
     assert [event.action for event in AuditEvent.objects.order_by("pk")] == [
-        "asked: change one's password",
+        "refused: change password",
         "changed password",
     ]
     user.refresh_from_db()
@@ -130,3 +132,23 @@ def test_the_first_account_of_an_installation_is_an_administrators(monkeypatch):
     first = User.objects.get(username="first")
     assert first.role == User.Role.ADMINISTRATOR
     assert may(first, Capability.ACCOUNTS)
+
+
+@pytest.mark.parametrize(
+    ("username", "words"),
+    [
+        ("d\u043ec", "letters from a to z"),  # a Cyrillic o
+        ("DOC", "already exists"),
+        ("doc", "already exists"),
+    ],
+)
+def test_a_name_that_looks_like_anothers_is_refused(username, words):
+    make_user(username="doc")
+    with pytest.raises(AccountRefusedError) as refused:
+        register_account(
+            username=username,
+            password="a longer horse battery",
+            email="d@example.org",
+            role="doctor",
+        )
+    assert words in " ".join(refused.value.problems["username"])

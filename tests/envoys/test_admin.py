@@ -14,7 +14,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 
 from diagnoses.models import CodeReport, IcdCode, Import, Upload
 from envoys import audit
-from envoys.models import AuditEvent, Envoy, ServiceToken, User, WorkerSign
+from envoys.models import AuditEvent, Envoy, ServiceToken, TwoStepDevice, User, WorkerSign
 from envoys.service_tokens import make_token
 from inference.models import Erasure, InferenceRun
 from publichealth.models import AlertThreshold, DriftCheck, RetrainingProposal, Serving
@@ -333,6 +333,48 @@ def test_an_administrator_makes_an_account_and_sets_its_password():
     assert OutstandingToken.objects.get(user=ben).blacklistedtoken
     actions = AuditEvent.objects.filter(target=f"user:{ben.pk}").values_list("action", flat=True)
     assert list(actions) == ["set password", "created account"]
+
+
+def test_an_administrators_own_password_and_second_step_are_not_set_here():
+    client, administrator = logged_in(Role.ADMINISTRATOR)
+    new = "another long password"
+    url = reverse("admin:auth_user_password_change", args=[administrator.pk])
+    for response in (
+        client.get(url),
+        client.post(url, {"password1": new, "password2": new, "usable_password": "true"}),
+    ):
+        assert response.headers["Location"] == reverse("password_change")
+    assert "asks for the old one" in client.get(reverse("password_change")).content.decode()
+    administrator.refresh_from_db()
+    assert administrator.check_password(PASSWORD)
+    device = TwoStepDevice(user=administrator, confirmed=True)
+    device.new_secret()
+    device.save()
+    (said,) = do(client, "reset_two_step", administrator)
+    assert "another administrator resets" in said
+    assert "under Security" in said
+    assert TwoStepDevice.objects.filter(user=administrator).exists()
+    other, _ = logged_in(Role.ADMINISTRATOR)
+    do(other, "reset_two_step", administrator)
+    assert not TwoStepDevice.objects.filter(user=administrator).exists()
+
+
+@pytest.mark.parametrize("mark", ["\u202e", "\0", "\u200b"])
+@pytest.mark.parametrize("field", ["first_name", "last_name", "email", "phone", "username"])
+def test_what_is_not_seen_is_refused_in_what_is_known_of_a_person(field, mark):
+    client, _ = logged_in(Role.ADMINISTRATOR)
+    user = make_user(Role.DATA_SCIENTIST)
+    before = User.objects.values().get(pk=user.pk)
+    odd = f"a@x{mark}y.example" if field == "email" else f"amina{mark}x"
+    values = account(user, is_active="on") | {field: odd}
+    response = client.post(page(User, "change", user.pk), values)
+    assert list(response.context["adminform"].form.errors) == [field]
+    assert User.objects.values().get(pk=user.pk) == before
+    passwords = {"password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
+    values = {"username": "ben", "role": Role.DATA_SCIENTIST, **passwords} | {field: odd}
+    response = client.post(page(User, "add"), values)
+    assert list(response.context["adminform"].form.errors) == [field]
+    assert User.objects.count() == 2
 
 
 def test_a_token_cannot_be_read_and_an_event_leads_to_its_row():

@@ -5,6 +5,7 @@ import pytest
 from django.contrib.auth.hashers import make_password
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
+from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -83,13 +84,14 @@ def test_a_refresh_token_serves_once():
     first = post("/api/v1/token", {"username": user.username, "password": PASSWORD}, 200)
     second = post("/api/v1/token/refresh", {"refresh": first["refresh"]}, 200)
     assert second["refresh"] != first["refresh"]
-    refused = post("/api/v1/token/refresh", {"refresh": first["refresh"]}, 401)
-    assert "log in again" in refused["detail"]
     client = APIClient()
     assert client.get("/api/v1/me").status_code == 401
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {second['access']}")
     assert client.get("/api/v1/me").json()["username"] == user.username
-    post("/api/v1/token/refresh", {"refresh": second["refresh"]}, 200)
+    refused = post("/api/v1/token/refresh", {"refresh": first["refresh"]}, 401)
+    assert "log in again" in refused["detail"]
+    assert client.get("/api/v1/me").status_code == 401
+    post("/api/v1/token/refresh", {"refresh": second["refresh"]}, 401)
 
 
 def test_a_revoked_token_serves_no_more():
@@ -99,7 +101,7 @@ def test_a_revoked_token_serves_no_more():
     post("/api/v1/token/refresh", {"refresh": tokens["refresh"]}, 401)
     post("/api/v1/token/revoke", {"refresh": tokens["refresh"]}, 401)
     actions = AuditEvent.objects.order_by("pk").values_list("action", flat=True)
-    assert list(actions) == ["logged in", "logged out"]
+    assert list(actions) == ["logged in", "logged out", "refused: reused token"]
 
 
 def test_what_is_no_refresh_token_is_refused():
@@ -398,6 +400,19 @@ def test_an_envoy_is_invited_edited_suspended_and_returns(scientist):
         "suspended envoy",
         "resumed envoy",
     ]
+
+
+def test_a_name_with_a_hidden_character_is_refused_and_the_field_named(scientist):
+    envoy, hidden = make_envoy(), "Alpha\u202eBeta"
+    words = "the name has a character that is not seen, U+202E: type it again"
+    for send, url in (
+        (scientist.post, reverse("api:envoy-list")),
+        (scientist.patch, reverse("api:envoy-detail", args=[envoy.pk])),
+    ):
+        answer = send(url, {"name": hidden}, code=400)
+        assert answer["errors"] == {"name": [words]}
+        assert answer["detail"] == f"name: {words}"
+    assert Envoy.objects.get() == envoy
 
 
 def test_deleting_an_envoy_asks_for_its_name_and_answers_with_a_task_to_watch(queue, scientist):

@@ -85,10 +85,18 @@ def test_what_nobody_asked_for_by_name_is_not_recorded(client):
     client.get(reverse("training:run-list"))  # to the login
     client.get(reverse("api:run-list"))
     client.force_login(make_user(User.Role.DATA_SCIENTIST))
-    for page in ("home", "publichealth:citizen", "docs", "envoys:task-list-live"):
+    for page in ("home", "publichealth:citizen", "docs"):
         client.get(reverse(page))
     client.get("/no/such/page")
     assert events() == []
+
+
+def test_a_part_that_asks_for_itself_is_recorded_once_an_hour(client):
+    scientist = make_user(User.Role.DATA_SCIENTIST)
+    client.force_login(scientist)
+    for _ in range(3):
+        client.get(reverse("envoys:task-list-live"))
+    assert events() == [("watch the tasks", "envoys:task-list-live", scientist.pk)]
 
 
 def test_a_call_sent_again_with_its_key_is_a_repetition(client):

@@ -299,11 +299,76 @@ def test_a_head_that_is_gone_from_storage_or_rewritten_there_is_found(batches, s
     folder = Path(settings.OBJECT_FOLDER, "director/audit")
     (folder / "000000002.json").unlink()
     (folder / "000000003.json").write_text("{}")
+    unreadable = stored(4) | {"stored_at": "yesterday"}
+    (folder / "000000004.json").write_text(json.dumps(unreadable))
     text = found()
+    assert "Seal 4: its head in" in text
     assert "Seal 2: its head was put into" in text
     assert "Seal 3: its head in" in text
     AuditSeal.objects.filter(number=3).update(stored_at=None)
     assert store_heads() == 0  # what lies there is not replaced
+
+
+def heads_folder(settings: Any) -> Path:
+    return Path(settings.OBJECT_FOLDER, "director/audit")
+
+
+def chain_computed_anew() -> None:
+    """By who may change the whole database, and says that no head was ever stored."""
+    previous = FIRST_HEAD
+    for seal in AuditSeal.objects.order_by("number"):
+        previous = audit_chain._Batch(previous, audit_chain._events_of(seal)).head
+        AuditSeal.objects.filter(pk=seal.pk).update(head=previous, stored_at=None)
+
+
+def test_a_head_that_was_removed_is_not_put_back_before_a_later_one(
+    batches, person, settings, caplog
+):
+    for number in (2, 3):
+        (heads_folder(settings) / f"{number:09d}.json").unlink()
+    AuditSeal.objects.filter(number__in=(2, 3)).update(stored_at=None)
+    add_events(person)
+    seal_events()
+    assert not (heads_folder(settings) / "000000002.json").exists()
+    assert stored(5)["head"] == AuditSeal.objects.get(number=5).head  # the new one is stored
+    assert "seal 2 is missing in storage, where a later one lies" in caplog.text
+    assert "Seals 2 to 3: their heads are missing" in found()
+
+
+def test_a_chain_computed_anew_is_not_put_in_the_place_of_heads_that_were_removed(
+    batches, settings
+):
+    for number in (1, 2, 3):
+        (heads_folder(settings) / f"{number:09d}.json").unlink()
+    AuditEvent.objects.filter(pk=batches[0][0].pk).update(action="did nothing")
+    chain_computed_anew()
+    assert store_heads() == 0
+    text = found()
+    assert "Seals 1 to 3: their heads are missing" in text
+    assert "Seal 4: it was rewritten: its head is not the one in storage" in text
+
+
+def test_what_is_refused_for_good_does_not_stand_in_the_way_of_new_heads(
+    batches, person, settings, monkeypatch
+):
+    monkeypatch.setattr(audit_chain, "MAX_SEALS", 2)
+    AuditSeal.objects.filter(number__lt=4).update(head="0" * 64, stored_at=None)
+    add_events(person)
+    seal_events()
+    assert (heads_folder(settings) / "000000005.json").exists()
+
+
+def test_heads_that_are_stored_long_after_their_seal_are_told(batches, settings):
+    """As after all were removed, and the database says that none was stored."""
+    for path in heads_folder(settings).iterdir():
+        path.unlink()
+    long_ago = timezone.now() - timedelta(days=2)
+    AuditSeal.objects.update(sealed_at=long_ago, stored_at=None)
+    assert "Seal 1: made at" in found()
+    assert "its head is not in" in found()
+    assert store_heads() == NUM_SEALS
+    text = verified()
+    assert "4 heads were put into storage more than a day after their seal" in text
 
 
 def test_a_storage_out_of_reach_is_not_a_finding(batches, monkeypatch):

@@ -13,7 +13,7 @@ from django.utils import timezone
 from envoys import audit, audit_views
 from envoys.audit_chain import seal_events
 from envoys.audit_search import find_events, page_of_events
-from envoys.models import AuditEvent, User
+from envoys.models import AuditEvent, AuditSeal, User
 from tests.factories import make_envoy, make_patient, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
@@ -183,6 +183,18 @@ def test_a_filter_that_cannot_be_is_explained(client, administrator, asked, advi
 def test_a_cursor_that_is_none_shows_the_newest(client, administrator, cursor):
     for name in ("before", "after"):
         assert client.get(LIST, {name: cursor}).status_code == 200
+
+
+def test_the_page_warns_of_a_seal_that_storage_does_not_take(client, administrator, doctor):
+    """As where another head lies in its place: what the storage refuses is refused for good."""
+    add(doctor, "saw patient", "patient:3")
+    seal_events()
+    seal = AuditSeal.objects.get()
+    words = "another seal lies in its place"
+    assert words not in client.get(LIST).content.decode()
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    AuditSeal.objects.filter(pk=seal.pk).update(stored_at=None, sealed_at=an_hour_ago)
+    assert words in client.get(LIST).content.decode()
 
 
 def test_the_page_says_how_far_the_sealing_is(client, administrator, doctor):

@@ -5,12 +5,29 @@ import pytest
 from envoys.csv_cells import csv_lines, safe_cell
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1+1",
+        "-1-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1+1",
+        " =1",
+        "\u3000=1",
+        "＝1+1",
+        "＋1",
+        "－1",
+        "＠A1",
+    ],
+)
 def test_what_a_spreadsheet_would_run_is_text(text):
     assert safe_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("value", ["1-1", "", "a=b", -1, 1.5, None])
+@pytest.mark.parametrize("value", ["1-1", "", "a=b", "-1", -1, 1.5, None])
 def test_everything_else_is_left_as_it_is(value):
     assert safe_cell(value) == value
 

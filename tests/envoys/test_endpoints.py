@@ -39,6 +39,10 @@ def test_what_is_no_address_of_a_server_is_refused(url):
         "[::]",
         "224.0.0.1",
         "[::ffff:169.254.169.254]",
+        "[2002:a9fe:a9fe::1]",  # the same by 6to4
+        "[fec0::1]",
+        "192.0.0.192",
+        "168.63.129.16",
         "2852039166",  # 169.254.169.254 as one number
         "0xa9.0xfe.0xa9.0xfe",
     ],

@@ -1,16 +1,21 @@
 import pytest
 
+from envoys.audit_chain import seal_events
 from envoys.errors import NotNowError
 from envoys.models import AuditEvent, Envoy, User
 from envoys.services import (
+    DIRECTORS_FOLDERS,
     InvalidEnvoyError,
     create_envoy,
     edit_envoy,
     resume_envoy,
     suspend_envoy,
 )
-from envoys.storage import envoy_storage, write_object
-from tests.factories import make_envoy, make_user
+from envoys.storage import director_storage, envoy_storage, list_objects, write_object
+from publichealth.services.synthetic_nodes import open_node
+from tests.factories import make_envoy, make_study, make_user
+from tests.federation import make_hospital, start
+from training.services import study_for
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +48,8 @@ def test_an_invited_hospital_has_a_slug_a_place_and_an_audit_event(scientist):
     [
         ({"name": " "}, "1 to 200 characters"),
         ({"name": "x" * 201}, "1 to 200 characters"),
-        ({"name": "line\x00feed"}, "1 to 200 characters"),
+        ({"name": "line\x00feed"}, r"the name has a character that is not seen, U\+0000"),
+        ({"name": "Alpha\u202e"}, r"the name has a character that is not seen, U\+202E"),
         ({"name": "12"}, "take it for a number"),
         ({"name": "standing hospital"}, "there is a hospital standing hospital already"),
         ({"name": "Standing, hospital"}, "too like that of the hospital Standing Hospital"),
@@ -58,6 +64,9 @@ def test_an_invited_hospital_has_a_slug_a_place_and_an_audit_event(scientist):
         ({"prefix": "a\\b"}, "cannot be a prefix"),
         ({"prefix": "updates"}, "the director's own objects"),
         ({"prefix": "studies/x"}, "the director's own objects"),
+        ({"prefix": "audit"}, "the director's own objects"),
+        ({"prefix": "Audit/000"}, "the director's own objects"),
+        ({"prefix": "ENVOYS"}, "the director's own objects"),
         ({"prefix": "envoys"}, "the director's own objects"),
         ({"prefix": "envoys/standing-hospital"}, "overlap in one bucket"),
         ({"prefix": "envoys/standing-hospital/deeper"}, "overlap in one bucket"),
@@ -114,6 +123,44 @@ def test_a_place_changes_only_while_nothing_lies_there():
     envoy.refresh_from_db()
     assert (envoy.bucket, envoy.prefix) == ("", "elsewhere/one")
     edit_envoy(envoy, queue="own", prefix="elsewhere/one", edited_by=None)
+
+
+def test_nobody_gets_a_place_where_something_lies():
+    """Deleting the hospital would erase it."""
+    write_object(director_storage(), "somebodys/objects/kept.csv", b"kept")
+    with pytest.raises(NotNowError, match="something lies in director at somebodys already"):
+        create(prefix="somebodys")
+    envoy = create(prefix="free")
+    with pytest.raises(NotNowError, match="at somebodys/objects already"):
+        edit_envoy(envoy, prefix="somebodys/objects", edited_by=None)
+    assert Envoy.objects.get().prefix == "free"
+
+
+def test_a_node_of_the_demonstration_finds_its_place_again_after_the_rows_are_gone():
+    envoy = open_node("Made-up wearables", Envoy.Kind.WEARABLES)
+    write_object(envoy_storage(envoy), "readings.csv", b"subject_id\n")
+    envoy.delete()
+    assert open_node("Made-up wearables", Envoy.Kind.WEARABLES).slug == envoy.slug
+
+
+@pytest.mark.filterwarnings("ignore:No directory at")
+def test_whatever_the_director_stores_lies_where_no_hospital_can_be(queue, scientist):
+    """A run with its updates, a study of its own and the main one, a release, the audit's seals."""
+    hospitals = [make_hospital(name, num_patients=40) for name in ("Alpha", "Beta", "Gamma")]
+    main, another = (
+        study_for("risk_tier"),
+        make_study(name="another", schema_sha256=study_for("risk_tier").schema_sha256),
+    )
+    assert (main.storage_prefix, another.storage_prefix) == ("", "studies/another/")
+    for study in (main, another):
+        run = start(hospitals, study=study)
+        queue.work_and_sweep()
+        run.refresh_from_db()
+        assert run.status == "FINISHED", run.reason
+    seal_events()
+    own = tuple(f"{envoy.storage_prefix}/" for envoy in hospitals)
+    keys = [key for key, _ in list_objects(director_storage()) if not key.startswith(own)]
+    assert {key.partition("/")[0] for key in keys} == DIRECTORS_FOLDERS
 
 
 def test_a_hospital_is_suspended_and_returns(scientist):

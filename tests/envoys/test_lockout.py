@@ -107,6 +107,23 @@ def test_a_header_that_anybody_writes_does_not_lead_out_of_the_lock(amina, setti
     assert log_in(HTTP_X_FORWARDED_FOR="nor this").status_code == 429
 
 
+@pytest.mark.parametrize(
+    ("hop", "same", "other"),
+    [
+        ("203.0.113.7:50001", "203.0.113.7", "203.0.113.8:50001"),
+        ("[2001:db8::1]:443", "2001:db8::2", "[2001:db8:0:1::1]:443"),
+        ("[2001:db8::1]", "[2001:db8::1]:1", "2001:db8:0:1::1"),
+    ],
+)
+def test_a_port_that_a_proxy_writes_beside_an_address_makes_no_other_of_it(
+    amina, settings, hop, same, other
+):
+    settings.NUM_PROXIES = 1
+    fail(5, HTTP_X_FORWARDED_FOR=hop)
+    assert log_in(HTTP_X_FORWARDED_FOR=same).status_code == 429
+    assert log_in(HTTP_X_FORWARDED_FOR=other).status_code == 302
+
+
 def test_another_browser_is_the_same_address(amina):
     for number in range(5):
         fail(1, HTTP_USER_AGENT=f"browser {number}")
@@ -165,3 +182,48 @@ def test_what_locks_nobody_any_more_is_forgotten_by_the_clock(amina):
 def test_what_can_be_no_name_is_refused_as_any_other(amina):
     assert log_in("a\0b").status_code == 200
     assert call("/api/v1/token", "a\0b").status_code == 400
+
+
+# Who is logged in, and guesses
+
+
+def old_password(client: Client, password: str, *, page: bool):
+    if page:
+        new = {"new_password1": "a new long sentence", "new_password2": "a new long sentence"}
+        return client.post(reverse("password_change"), {"old_password": password, **new})
+    body = {"old_password": password, "new_password": "a new long sentence"}
+    return client.post(
+        "/api/v1/account/password",
+        body,
+        content_type="application/json",
+        headers={"Idempotency-Key": "one"},  # which would take the count back
+    )
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_guesses_of_the_old_password_lock_and_are_audited(amina, page):
+    client = Client()
+    client.force_login(amina)
+    statuses = [old_password(client, f"guess {n}", page=page).status_code for n in range(6)]
+    assert statuses == [200 if page else 400] * 4 + [429] * 2
+    assert old_password(client, PASSWORD, page=page).status_code == 429
+    assert log_in().status_code == 429
+    actions = AuditEvent.objects.filter(action__startswith="refused: change password", user=amina)
+    assert actions.count() == 5
+    assert AuditEvent.objects.filter(action="locked out").count() == 1
+    assert "guess" not in str(list(AccessAttempt.objects.values()))
+    assert "a new long sentence" not in str(list(AccessAttempt.objects.values()))
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_guesses_where_a_token_is_made_lock_too(amina, page):
+    client = Client()
+    client.force_login(amina)
+    body = {"name": "nightly", "actions": ["see envoys"], "days": 90}
+    url = reverse("access-token-create") if page else "/api/v1/access-tokens"
+    more: dict[str, Any] = {} if page else {"content_type": "application/json"}
+    for number in range(5):
+        client.post(url, body | {"password": f"guess {number}"}, **more)
+    answer = client.post(url, body | {"password": PASSWORD}, **more)
+    assert answer.status_code == 429
+    assert "guess" not in str(list(AccessAttempt.objects.values()))

@@ -102,10 +102,50 @@ def test_it_does_not_start_with_a_secret_that_others_know(variable, value, advic
     assert not value or value not in done.stderr
 
 
-@pytest.mark.parametrize("variable", ["TECHLIFE_FIELD_KEYS", "SECRET_KEY_FALLBACKS"])
-def test_an_old_key_is_looked_at_too(variable):
-    done = run("-c", "import techlife.settings", **{variable: f"{secrets.token_urlsafe(48)},x"})
-    assert "has fewer than 32 characters" in done.stderr
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"SECRET_KEY": GOOD["TECHLIFE_FIELD_KEY"]}, "must differ"),
+        ({"TECHLIFE_DEBUG": "true"}, "shows settings and rows to strangers"),
+        ({"TECHLIFE_ALLOWED_HOSTS": None}, "TECHLIFE_ALLOWED_HOSTS must be set"),
+    ],
+)
+def test_it_does_not_start_with_what_would_open_it_to_others(changed, words):
+    done = run("-c", "import techlife.settings", **changed)
+    assert done.returncode != 0
+    assert words in done.stderr.splitlines()[-1]
+
+
+LISTS = {
+    "TECHLIFE_FIELD_KEYS": "TECHLIFE_FIELD_KEY",
+    "TECHLIFE_NAME_INDEX_KEYS": "TECHLIFE_NAME_INDEX_KEY",
+}
+
+
+@pytest.mark.parametrize("variable", [*LISTS, "SECRET_KEY_FALLBACKS"])
+def test_a_weak_old_key_is_told_of_and_can_be_left_behind(variable):
+    changed: dict[str, str | None] = {variable: f"{secrets.token_urlsafe(48)},weak-one"}
+    if variable in LISTS:
+        changed[LISTS[variable]] = None
+    done = run("-c", "import techlife.settings", **changed)
+    assert done.returncode == 0
+    assert f"of an older key: {variable} has fewer than 32 characters" in done.stderr
+    assert "weak-one" not in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "single"), LISTS.items())
+def test_a_weak_key_that_is_in_use_is_refused_in_a_list_too(variable, single):
+    value = f"weak-one,{secrets.token_urlsafe(48)}"
+    done = run("-c", "import techlife.settings", **{variable: value, single: None})
+    assert done.returncode != 0
+    assert f"{variable} has fewer than 32 characters" in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "single"), LISTS.items())
+def test_a_key_beside_a_list_of_keys_is_not_left_out_in_silence(variable, single):
+    done = run("-c", "import techlife.settings", **{variable: secrets.token_urlsafe(48)})
+    assert done.returncode != 0
+    assert f"{variable} and {single} are both set" in done.stderr
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL"])

@@ -10,9 +10,9 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from envoys.access import ACTIONS, is_call
-from envoys.models import AuditEvent, Envoy, ServiceToken, User
+from envoys.models import AuditEvent, Envoy, ServiceToken, TwoStepDevice, User
 from envoys.service_tokens import FOR_PEOPLE_ONLY, actions_for, make_token
-from tests.factories import make_envoy, make_user
+from tests.factories import PASSWORD, make_envoy, make_patient, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
@@ -63,7 +63,7 @@ def test_what_is_for_people_only_no_token_does():
     names = {each.name for each in ACTIONS}
     assert names >= FOR_PEOPLE_ONLY
     user = make_user(ADMINISTRATOR)
-    assert not {each.name for each in actions_for(user)} & FOR_PEOPLE_ONLY
+    assert not {each.name for each in actions_for(user, made_by=user)} & FOR_PEOPLE_ONLY
     # Not even one whose row says so.
     token, program = made(user)
     ServiceToken.objects.filter(pk=token.pk).update(actions=sorted(names))
@@ -80,7 +80,7 @@ def test_what_is_for_people_only_no_token_does():
 
 def test_every_action_with_a_call_is_for_people_only_or_can_be_given():
     everybody = [make_user(role) for role in User.Role.values]
-    given = {each.name for user in everybody for each in actions_for(user)}
+    given = {each.name for user in everybody for each in actions_for(user, made_by=user)}
     with_call = {each.name for each in ACTIONS if any(is_call(route) for route in each.routes)}
     assert with_call - given == FOR_PEOPLE_ONLY
 
@@ -165,10 +165,12 @@ def test_the_last_use_is_written_down_at_most_once_a_minute():
 def test_a_key_is_shown_once_and_stored_nowhere():
     user = make_user(SCIENTIST)
     client = logged_in(user)
-    body = {"name": "nightly", "days": 90, "actions": ["see envoys"]}
+    body = {"name": "nightly", "days": 90, "actions": ["see envoys"], "password": PASSWORD}
     page = client.post(reverse("access-token-create"), body).content.decode()
     key = re.search(r">(tlfl_[\w-]{43})<", page)
     assert key is not None
+    assert 'data-copies="id_key"' in page
+    assert "copy.js" in page
     token = ServiceToken.objects.get()
     assert key[1] not in str(ServiceToken.objects.values().get())
     assert token.key_start == key[1][:12]
@@ -184,7 +186,7 @@ def test_a_key_is_shown_once_and_stored_nowhere():
 def test_a_call_makes_and_revokes_one_and_never_gives_the_key_twice():
     user = make_user(SCIENTIST)
     client = logged_in(user)
-    body = {"name": "nightly", "actions": ["see envoys"], "days": 365}
+    body = {"name": "nightly", "actions": ["see envoys"], "days": 365, "password": PASSWORD}
     headers = {"Idempotency-Key": "one"}
     answers = [
         client.post(
@@ -216,12 +218,15 @@ def test_a_call_makes_and_revokes_one_and_never_gives_the_key_twice():
         ({"days": 366}, "days"),
         ({"account": "registry-doctor"}, "account"),
         ({"account": "nobody"}, "account"),
+        ({"name": "x\u202egpj"}, "name"),
+        ({"name": "x\0y"}, "name"),
+        ({"password": "another"}, "password"),
     ],
 )
 def test_what_is_wrong_with_a_wish_is_said_field_by_field(wrong, field):
     service_account()
     client = logged_in(make_user(SCIENTIST))
-    body = {"name": "nightly", "actions": ["see envoys"]} | wrong
+    body = {"name": "nightly", "actions": ["see envoys"], "password": PASSWORD} | wrong
     answer = client.post("/api/v1/access-tokens", body, content_type="application/json")
     assert answer.status_code == 400
     assert list(answer.json()["errors"]) == [field]
@@ -235,10 +240,10 @@ def test_an_administrator_makes_tokens_of_service_accounts_and_of_nobody_elses()
     page = client.get(
         reverse("access-token-create"), {"account": account.username}
     ).content.decode()
-    assert "record a diagnosis" in page
+    assert "approve a package" in page
     assert "invite an envoy" not in page
     url = reverse("access-token-create")
-    body = {"name": "registry", "days": 30, "actions": ["record a diagnosis"]}
+    body = {"name": "registry", "days": 30, "actions": ["see runs"], "password": PASSWORD}
     assert client.post(url, body | {"account": account.username}).status_code == 200
     assert ServiceToken.objects.get().user == account
     assert client.get(url, {"account": person.username}).status_code == 404
@@ -274,8 +279,6 @@ def test_a_service_account_logs_in_nowhere():
 
 
 def test_who_has_a_token_that_ends_soon_is_told_in_time():
-    from tests.factories import PASSWORD
-
     user = make_user(SCIENTIST)
     token, _ = made(user)
     ServiceToken.objects.update(expires_at=timezone.now() + timedelta(days=13))
@@ -291,3 +294,88 @@ def test_who_has_a_token_that_ends_soon_is_told_in_time():
 def test_an_empty_list_says_what_a_token_is_for():
     client = logged_in(make_user(SCIENTIST))
     assert "No program has a token yet" in client.get(reverse("access-token-list")).content.decode()
+
+
+# Who it is that makes one
+
+
+def wish(client: Client, **more):
+    body = {"name": "nightly", "actions": ["see envoys"]} | more
+    return client.post("/api/v1/access-tokens", body, content_type="application/json")
+
+
+def bearer_of(user: User) -> dict[str, str]:
+    body = {"username": user.username, "password": PASSWORD}
+    answer = Client().post("/api/v1/token", body, content_type="application/json").json()
+    return {"Authorization": f"Bearer {answer['access']}"}
+
+
+def test_an_open_session_alone_makes_no_token_and_neither_does_a_logins_token():
+    user = make_user(SCIENTIST)
+    for client in (logged_in(user), Client(headers=bearer_of(user))):
+        for more in ({}, {"password": ""}, {"password": "guessed"}):
+            answer = wish(client, **more)
+            assert answer.status_code == 400
+            assert list(answer.json()["errors"]) == ["password"]
+        assert wish(client, password=PASSWORD).status_code == 201
+    page = logged_in(user).post(
+        reverse("access-token-create"),
+        {"name": "nightly", "days": 90, "actions": ["see envoys"], "password": "guessed"},
+    )
+    assert "This is not your password." in page.content.decode()
+    assert ServiceToken.objects.count() == 2
+    refused = AuditEvent.objects.filter(action="refused: make an access token", user=user)
+    assert refused.count() == 3
+
+
+def test_with_two_step_login_a_code_is_asked_too(settings):
+    user = make_user(SCIENTIST)
+    device = TwoStepDevice(user=user, confirmed=True)
+    device.new_secret()
+    codes = device.new_recovery_codes()
+    device.save()
+    client = logged_in(user)
+    for otp in ("", "000000"):
+        answer = wish(client, password=PASSWORD, otp=otp)
+        assert list(answer.json()["errors"]) == ["otp"]
+    TwoStepDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
+    assert wish(client, password=PASSWORD, otp=codes[0]).status_code == 201
+    url = reverse("access-token-create")
+    assert 'name="otp"' in client.get(url).content.decode()
+    body = {"name": "nightly", "days": 90, "actions": ["see envoys"], "password": PASSWORD}
+    client.post(url, body)
+    assert ServiceToken.objects.count() == 1
+    client.post(url, body | {"otp": codes[1]})
+    assert ServiceToken.objects.count() == 2
+
+
+def test_what_is_about_patients_only_their_doctors_own_token_does():
+    administrator, patient = make_user(ADMINISTRATOR), make_patient()
+    account = service_account(envoy=patient.envoy)
+    actions = ["see a patient", "see runs"]
+    client = logged_in(administrator)
+    answer = wish(client, account=account.username, actions=actions, password=PASSWORD)
+    assert list(answer.json()["errors"]) == ["actions"]
+    assert "cannot be for: see a patient." in answer.json()["detail"]
+    # Nor does one whose row says so, from before.
+    token, program = made(account, "see runs", made_by=administrator)
+    ServiceToken.objects.filter(pk=token.pk).update(actions=actions)
+    assert program.get("/api/v1/runs").status_code == 200
+    assert program.get(f"/api/v1/patients/{patient.pk}").status_code == 403
+    doctor = make_user(envoy=patient.envoy)
+    answer = wish(logged_in(doctor), actions=actions, password=PASSWORD)
+    program = program_of(answer.json()["key"])
+    assert program.get(f"/api/v1/patients/{patient.pk}").status_code == 200
+    assert program.get(f"/api/v1/patients/{make_patient().pk}").status_code == 404
+
+
+def test_the_use_of_a_token_that_has_ended_is_audited_at_most_once_a_minute():
+    token, program = made(make_user(SCIENTIST))
+    ServiceToken.objects.update(revoked_at=timezone.now())
+    events = AuditEvent.objects.filter(action="refused: use access token")
+    for _ in range(3):
+        assert program.get("/api/v1/envoys").status_code == 401
+    assert [event.target for event in events] == [f"servicetoken:{token.pk}"]
+    events.update(happened_at=timezone.now() - timedelta(minutes=2))
+    program.get("/list_envoys")
+    assert events.count() == 2

@@ -154,6 +154,49 @@ def test_what_an_administrator_changes_ends_sessions_and_tokens_at_once(change):
     assert is_in(administrator)
 
 
+@pytest.mark.parametrize("change", ["closed", "role", "hospital", "password", "none"])
+def test_what_an_administrator_changes_ends_the_tokens_of_programs_for_good(change):
+    user, other = make_user(), make_envoy()
+    token, _ = make_token(name="n", user=user, actions=["see envoys"], made_by=user)
+    administrator = log_in(make_user(User.Role.ADMINISTRATOR))
+    url = reverse("admin:envoys_user_change", args=[user.pk])
+    if change == "password":
+        url = reverse("admin:auth_user_password_change", args=[user.pk])
+        new = "another long password"
+        body: dict[str, Any] = {"password1": new, "password2": new, "usable_password": "true"}
+    else:
+        changes: dict[str, dict[str, Any]] = {
+            "closed": {},
+            "role": {"role": User.Role.PUBLIC_HEALTH},
+            "hospital": {"envoy": other.pk},
+            "none": {"phone": "000"},
+        }
+        body = account(user, **changes[change])
+        if change == "closed":
+            del body["is_active"]
+    assert administrator.post(url, body).status_code == 302
+    if change == "closed":
+        administrator.post(url, account(user))  # and opened again
+    token.refresh_from_db()
+    assert token.is_standing is (change == "none")
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_a_new_password_ends_the_tokens_of_programs_too(page):
+    user = make_user()
+    token, _ = make_token(name="n", user=user, actions=["see envoys"], made_by=user)
+    new, client = "another long password", log_in(user)
+    if page:
+        body = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+        client.post(reverse("password_change"), body)
+    else:
+        body = {"old_password": PASSWORD, "new_password": new}
+        client.post("/api/v1/account/password", body, content_type="application/json")
+    token.refresh_from_db()
+    assert not token.is_standing
+    assert AuditEvent.objects.filter(action="revoked access token", user=user).count() == 1
+
+
 def test_a_person_ends_every_other_login_and_stays_here():
     user = make_user(User.Role.DATA_SCIENTIST)
     mine, here = everything_of(user), log_in(user)
@@ -186,8 +229,29 @@ def test_no_refresh_token_is_kept_and_rotation_goes_on():
     stored = str(list(OutstandingToken.objects.values()))
     for tokens in (first, second):
         assert tokens["refresh"] not in stored
-    again = Client().post("/api/v1/token/refresh", send, content_type="application/json")
+    assert refreshed(second["refresh"]).status_code == 200
+
+
+def refreshed(refresh: str):
+    body = {"refresh": refresh}
+    return Client().post("/api/v1/token/refresh", body, content_type="application/json")
+
+
+def test_a_refresh_token_that_comes_twice_ends_every_login_of_the_account():
+    user = make_user()
+    client, program, first = everything_of(user)
+    second = refreshed(first).json()["refresh"]
+    again = refreshed(first)
     assert again.status_code == 401
+    assert "used before" in again.json()["detail"]
+    assert what_is_open(client, program, second) == [False] * 3
+    assert [refreshed(first).status_code for _ in range(2)] == [401] * 2
+    event = AuditEvent.objects.get(action="refused: reused token")
+    assert (event.user, event.target) == (None, f"user:{user.pk}")
+    # What was ended so does not end the next login.
+    client, program, third = everything_of(user)
+    assert refreshed(second).status_code == 401
+    assert what_is_open(client, program, third) == [True] * 3
 
 
 def test_what_has_run_out_is_forgotten_by_the_clock():

@@ -20,10 +20,12 @@ from envoys.storage import (
     envoy_storage,
     has_objects,
     list_objects,
+    make_bucket,
     object_exists,
     open_object,
     read_object,
     write_object,
+    write_objects,
 )
 from tests.s3_server import running_s3, s3_client
 
@@ -259,6 +261,12 @@ def test_a_wrong_secret_is_refused_and_the_right_one_is_not(signed, settings):
     check_director_storage()
 
 
+def test_a_bucket_is_made_once(bucket):
+    assert make_bucket("a-new-bucket")
+    assert not make_bucket("a-new-bucket")
+    assert not make_bucket("director-bucket")
+
+
 def test_all_of_a_storage_is_listed_and_deleted_and_nothing_beside_it(storage):
     for key in ("updates/b.bin", "a.bin", "updates/a.bin"):
         write_object(storage, key, key.encode())
@@ -288,3 +296,20 @@ def test_a_look_at_storage_that_does_not_answer_takes_no_longer_than_a_moment(se
         with pytest.raises(StorageError, match="could not be looked up"):
             check_director_storage()
         assert time.monotonic() - started < 10
+
+
+def test_several_objects_are_stored_together(storage):
+    write_objects(storage, {"updates/a.bin": b"a", "updates/b.bin": b"bb", "models/c.bin": b""})
+    assert list(list_objects(storage)) == [
+        ("models/c.bin", 0),
+        ("updates/a.bin", 1),
+        ("updates/b.bin", 2),
+    ]
+    write_objects(storage, {})
+
+
+def test_where_one_of_several_objects_cannot_be_written_no_half_of_any_is_left(folder, tmp_path):
+    write_object(folder, "updates", b"a file where a folder is needed")
+    with pytest.raises(StorageError):
+        write_objects(folder, {"models/a.bin": b"a", "updates/b.bin": b"b"})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["updates"]

@@ -137,3 +137,16 @@ def test_queues_of_a_hospital_are_shown_beside_the_shared_one(monkeypatch):
         ("training", 3, []),
         ("own", 3, ["Alpha"]),
     ]
+
+
+def test_rows_are_finished_together_but_for_those_that_have_ended():
+    first, ended, second = (
+        make_snapshot(status=status) for status in ("PENDING", FAILED, "RUNNING")
+    )
+    won = Snapshot.objects.finish_all([first, ended, second], status="COMPLETE", reason="done")
+    assert won == {first.pk, second.pk}
+    for row, status in ((first, "COMPLETE"), (ended, FAILED), (second, "COMPLETE")):
+        assert row.status == status  # as the caller holds it
+        row.refresh_from_db()
+        assert row.status == status
+    assert Snapshot.objects.finish_all([first], status=FAILED) == set()

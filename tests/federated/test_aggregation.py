@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from federated.aggregation import ClientUpdate, fedavg, weighted_mean
 from federated.errors import EmptyRoundError, ShapeMismatchError
+from federated.params import PART_SIZE
 from tests.federated.builders import as_lists, make_params
 
 
@@ -23,6 +24,18 @@ def test_sums_are_float64():
     mean = weighted_mean(updates)
     assert mean["bias"].dtype == np.float64
     assert mean["bias"][0] == pytest.approx(1 / 3)
+
+
+def test_a_model_of_several_parts_is_added_up_as_a_whole():
+    rng = np.random.default_rng(0)
+    size = 2 * PART_SIZE + 1
+    updates = [update(num_examples=n, bias=rng.normal(size=size)) for n in (3, 7)]
+    first, second = (each.delta_params["bias"].astype(np.float64) for each in updates)
+    expected = (3 * first + 7 * second) / 10
+    np.testing.assert_array_equal(weighted_mean(updates)["bias"], expected)
+    start = make_params(bias=rng.normal(size=size))
+    moved = (start["bias"].astype(np.float64) + expected).astype(np.float32)
+    np.testing.assert_array_equal(fedavg(start, updates)["bias"], moved)
 
 
 def test_a_mean_of_equal_updates_in_equal_order_has_equal_bits():

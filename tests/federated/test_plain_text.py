@@ -45,7 +45,9 @@ def test_a_text_may_have_lines_where_it_is_said_so():
         check_plain("one\0two", "the reason", has_lines=True)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-1+1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "＝1"]
+)
 def test_what_a_spreadsheet_would_calculate_is_a_formula_and_no_identifier(text):
     assert is_formula(text)
     with pytest.raises(InvalidValueError):

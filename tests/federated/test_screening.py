@@ -25,7 +25,7 @@ def update_of(name, delta, *, control=None):
     )
 
 
-def screen(deltas, *, before=None, held_since=None, trusted=(), plan=PLAN, controls=None):
+def screen(deltas, *, before=None, held_since=None, trusted=None, plan=PLAN, controls=None):
     updates = [
         update_of(name, delta, control=(controls or {}).get(name)) for name, delta in deltas.items()
     ]
@@ -34,7 +34,7 @@ def screen(deltas, *, before=None, held_since=None, trusted=(), plan=PLAN, contr
         lambda: iter(updates),
         last_counted=lambda name: make_params(w=before[name]) if name in (before or {}) else None,
         held_since=held_since or {},
-        trusted=trusted,
+        trusted=trusted or {},
     )
 
 
@@ -121,10 +121,17 @@ def test_who_waits_for_a_decision_is_held_and_no_measure_for_the_others():
     assert with_three["e"].is_outlier
 
 
-def test_who_is_trusted_is_compared_and_never_odd():
-    found = screen({"a": [1], "b": [1], "c": [1], "d": [100]}, trusted={"d"})
-    assert found["d"].norm_ratio == pytest.approx(100)
-    assert not found["d"].is_outlier
+def test_who_is_trusted_may_be_twice_as_long_as_what_was_looked_at():
+    for length, is_held in ((200, False), (201, True)):
+        found = screen({"a": [1], "b": [1], "c": [1], "d": [length]}, trusted={"d": 100.0})
+        assert found["d"].norm_ratio == pytest.approx(length)
+        assert found["d"].is_outlier is is_held
+
+
+def test_who_is_trusted_may_point_anywhere():
+    deltas = {"a": [1], "b": [1], "c": [1], "d": [-1]}
+    assert screen(deltas)["d"].is_outlier
+    assert not screen(deltas, trusted={"d": 1.0})["d"].is_outlier
 
 
 def test_what_is_too_short_to_move_anything_may_point_anywhere():

@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from diagnoses.models import Admission, Diagnosis, Import, Patient, Snapshot, Upload
 from diagnoses.services import export_now
 from envoys.errors import NotNowError
-from envoys.models import AuditEvent, Envoy, User
+from envoys.models import AuditEvent, Envoy, ServiceToken, User
 from envoys.services import create_envoy
 from envoys.storage import FolderStorage, envoy_storage
 from inference import services
@@ -17,9 +18,12 @@ from tests.factories import (
     make_admission,
     make_envoy,
     make_participant,
+    make_reading,
+    make_round,
     make_run,
     make_snapshot,
     make_user,
+    make_version,
 )
 from tests.federation import release
 from training.models import (
@@ -216,6 +220,56 @@ def test_while_it_is_erased_its_place_is_nobody_elses(queue):
         create_envoy(name="Alpha", created_by=None)
     queue.work()
     create_envoy(name="Alpha", created_by=None)
+
+
+def test_of_a_node_pages_and_report_speak_of_a_node(client, queue, scientist):
+    client.force_login(scientist)
+    run = make_run(status=TrainingRun.Status.FINISHED)
+    node = make_envoy(name="Watches at Hospital Road", kind=Envoy.Kind.WEARABLES)
+    make_envoy(name="Other watches", kind=Envoy.Kind.WEARABLES)
+    make_participant(run, node)
+    make_version(make_round(run))
+    keeper = make_user(envoy=node)
+    ServiceToken.objects.create(
+        user=keeper,
+        created_by=keeper,
+        name="made-up",
+        expires_at=timezone.now(),
+        key_sha256="0" * 64,
+    )
+    for _ in range(10):
+        make_reading(node)
+    url = reverse("inference:envoy-delete", args=[node.pk])
+    pages = [
+        client.get(url).content.decode(),
+        client.post(url, {"name": "Another"}).content.decode(),
+        client.post(url, {"name": node.name}, follow=True).content.decode(),
+    ]
+    queue.work()
+    erasure = Erasure.objects.get()
+    pages.append(
+        client.get(reverse("inference:erasure-detail", args=[erasure.pk])).content.decode()
+    )
+    for page in pages:
+        main = page[page.index("<main") :].lower()
+        main = main.replace("hospital road", "").replace("hospital-road", "")
+        for word in ("hospital", "patient", "doctor", "admission"):
+            assert word not in main, word
+    assert "The node&#x27;s name, to confirm" in pages[0]
+    counts = {each["what"]: each["count"] for each in erasure.counts}
+    assert counts["Readings"] == "10"
+    assert counts["Keepers who can no longer log in"] == "1"
+    assert {"Predictions", "Inference runs", "Imports and uploads"}.isdisjoint(counts)
+    said = {each["what"] for each in erasure.remains}
+    assert "The node's name, Watches at Hospital Road, in 1 run" in said
+    assert "What 1 model learned with it, and copies at other nodes" in said
+
+
+def test_of_a_hospital_rows_that_only_nodes_have_are_left_out():
+    words = dict(services.what_will_go(make_envoy()).in_words())
+    assert words["Patients, with names and phone numbers"] == "–"
+    assert words["Exports"] == "0"
+    assert {"Readings", "Drift checks"}.isdisjoint(words)
 
 
 def test_the_page_says_what_goes_and_asks_for_the_name(client, queue, scientist):

@@ -1,9 +1,10 @@
 import pytest
 from django.urls import reverse
 
-from envoys.models import AuditEvent, User
+from envoys.models import AuditEvent, Envoy, User
 from inference.models import InferenceRun
 from inference.tiers import tier_counts
+from tests.api import Program
 from tests.factories import make_admission, make_envoy, make_study, make_user, make_version
 from training.models import Distribution
 
@@ -65,6 +66,7 @@ def test_a_data_scientist_starts_one_task_for_each_hospital(client, queue, scien
 
 
 def test_without_a_hospital_chosen_nothing_starts(client, scientist, version):
+    make_envoy()
     page = client.post(reverse(CREATE), {}).content.decode()
     assert "This field is required" in page
     assert not InferenceRun.objects.exists()
@@ -114,5 +116,27 @@ def test_the_list_needs_no_more_queries_for_more_runs(
         client.get(reverse(LIST))
 
 
+def test_nodes_of_readings_are_not_offered_and_refused_in_words(client, queue, scientist, version):
+    node = make_envoy(name="Watches", kind=Envoy.Kind.WEARABLES)
+    page = client.get(reverse(LIST)).content.decode()
+    assert "There is no hospital to score" in page
+    assert "Watches" not in page
+    hospital = make_envoy(name="Alpha")
+    deliver(version, hospital)
+    page = client.get(reverse(LIST)).content.decode()
+    assert "Alpha" in page
+    assert "Watches" not in page
+    client.post(reverse(CREATE), {"envoys": [node.pk]})
+    assert not InferenceRun.objects.exists()
+
+    program, url = Program(scientist), reverse("api:inference-run-list")
+    assert "Watches is a node: only hospitals can be scored" in str(
+        program.post(url, {"envoys": [node.pk]}, code=409)
+    )
+    assert program.post(url, {}, code=202)["problems"] == []
+    assert InferenceRun.objects.get().envoy == hospital
+
+
 def test_without_a_model_the_page_says_what_comes_first(client, scientist):
+    make_envoy()
     assert "There is no model yet" in client.get(reverse(LIST)).content.decode()

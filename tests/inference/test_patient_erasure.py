@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from diagnoses.services import (
 from envoys import work
 from envoys.errors import NotNowError, StorageError
 from envoys.models import AuditEvent, Envoy, IdempotentCall, User
-from envoys.storage import FolderStorage, envoy_storage
+from envoys.storage import FolderStorage, envoy_storage, list_objects, write_object
 from federated.cohorts import EnvoyFiles
 from federated.errors import CohortError
 from federated.plan import TrainingPlan
 from inference import services
-from inference.models import Prediction
+from inference.models import Erasure, Prediction
 from inference.services.patient_erasure import NotThisPatientError
 from tests.api import Program
 from tests.factories import (
@@ -39,8 +40,12 @@ from tests.factories import (
     make_diagnosis,
     make_envoy,
     make_import,
+    make_participant,
     make_patient,
+    make_round,
+    make_run,
     make_user,
+    make_version,
 )
 from tests.federation import release, start
 from training import services as training_services
@@ -370,6 +375,66 @@ def test_models_go_on_and_a_run_that_trains_on_the_patient_ends_first(queue, hos
     assert ModelVersion.objects.filter(run=again, envoy=None).exists()
 
 
+def test_only_models_that_can_have_seen_the_patient_are_named(queue, doctor):
+    """One run before the patient came, on an export removed since; one with the patient."""
+    envoy, other = doctor.envoy, make_envoy(name="Elsewhere")
+    patient_of(envoy, "subject-0")
+    before = export_now(envoy)
+    remove_export(envoy, before.sha256)
+    earlier = make_run(status=TrainingRun.Status.FINISHED)
+    make_participant(earlier, envoy, snapshot=before)
+    never_saw = make_version(make_round(earlier))
+
+    patient = patient_of(envoy)
+    snapshot = export_now(envoy)
+    run = make_run(status=TrainingRun.Status.FINISHED, report={"envoys": []})
+    make_participant(run, envoy, snapshot=snapshot)
+    of_run, alone = make_round(run), ModelVersion.Kind.LOCAL
+    perhaps = [
+        make_version(of_run),
+        make_version(of_run, envoy=envoy),
+        make_version(of_run, envoy=other),
+        make_version(of_run, envoy=envoy, kind=alone),
+    ]
+    cannot = make_version(of_run, envoy=other, kind=alone)
+    sat_out = make_participant(envoy=envoy, snapshot=snapshot, sits_out_because="too few").run
+    TrainingRun.objects.filter(pk=sat_out.pk).update(status=TrainingRun.Status.FINISHED)
+    without_it = make_version(make_round(sat_out))
+
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert erasure.status == PatientErasure.Status.COMPLETE, erasure.reason
+    models = next(each["what"] for each in erasure.remains if "learned" in each["what"])
+    named = ", ".join(str(version) for version in perhaps)
+    assert models == f"What 4 models learned, perhaps also from this patient: {named}"
+    for version in (never_saw, cannot, without_it):
+        assert str(version) not in models.split(": ")[1].split(", ")
+    assert any("Checksums of 1 removed export," in each["what"] for each in erasure.remains)
+    assert erasure.held == []
+
+    # Deleting the hospital counts alike; its own models go with it.
+    services.delete_envoy(envoy, confirmed_name=envoy.name, deleted_by=None)
+    queue.work()
+    assert any(
+        # of the run before the patient came one too
+        each["what"] == "What 3 models learned with it, and copies at other hospitals"
+        for each in Erasure.objects.get().remains
+    )
+
+
+def test_an_export_removed_for_another_patient_counts_for_this_one_too(queue, doctor, patient):
+    other = patient_of(doctor.envoy, "subject-2")
+    run = make_run(status=TrainingRun.Status.FINISHED, report={"envoys": []})
+    make_participant(run, doctor.envoy, snapshot=export_now(doctor.envoy))
+    version = make_version(make_round(run))
+    for each in (other, patient):
+        erasure = erase(each, doctor)
+        queue.work()
+        erasure.refresh_from_db()
+        assert any(str(version) in remains["what"] for remains in erasure.remains)
+
+
 def test_erasing_goes_on_where_a_killed_worker_left_it(queue, doctor, patient, monkeypatch):
     envoy = doctor.envoy
     export_now(envoy)
@@ -441,6 +506,162 @@ def test_an_upload_whose_files_could_not_be_removed_is_found_again(
     queue.work()
     assert "subject-1" not in all_stored_text(doctor.envoy)
     assert Upload.objects.get().status == Upload.Status.COMPLETE
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(*args: Any, **kwargs: Any) -> None:
+    raise Killed
+
+
+def stored_keys(envoy: Envoy) -> set[str]:
+    return {key for key, _ in list_objects(envoy_storage(envoy))}
+
+
+def keys_of(snapshot: Snapshot) -> set[str]:
+    top = {"diagnoses.csv", "outcomes.csv"}
+    return top | {f"snapshots/{snapshot.sha256}/{name}" for name in top}
+
+
+@pytest.mark.parametrize("num_stored", [1, 2, 3])
+def test_what_a_failed_export_had_stored_goes(queue, doctor, patient, monkeypatch, num_stored):
+    """Its row has no hash, so that nobody finds its files by it."""
+    envoy = doctor.envoy
+    patient_of(envoy, "subject-2")
+    stored: list[str] = []
+
+    def full_disk(storage: Any, key: str, content: Any) -> str:
+        if len(stored) == num_stored:
+            raise StorageError("no space is left")
+        stored.append(key)
+        return write_object(storage, key, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diagnoses.services.exports.write_object", full_disk)
+        with pytest.raises(StorageError):
+            export_now(envoy)
+    assert "subject-1" in all_stored_text(envoy)
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert erasure.status == "COMPLETE", erasure.reason
+    assert count_of(erasure, "Files that killed exports and uploads had left") == 1
+    assert "subject-1" not in all_stored_text(envoy)
+    written_anew = Snapshot.objects.filter(status="COMPLETE").first()
+    assert stored_keys(envoy) == (keys_of(written_anew) if written_anew else set())
+    assert (written_anew is not None) == (num_stored == 3)  # a file lay on top
+
+
+def test_what_a_killed_export_had_stored_goes_and_the_top_is_written_anew(
+    queue, doctor, patient, monkeypatch
+):
+    envoy = doctor.envoy
+    patient_of(envoy, "subject-2")
+    with monkeypatch.context() as patch:
+        patch.setattr("diagnoses.services.exports.Snapshot.objects.finish", killed)
+        with pytest.raises(Killed):
+            export_now(envoy)
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert erasure.status == "PENDING"  # nobody knows yet that it was killed
+    assert "subject-1" in all_stored_text(envoy)
+
+    Snapshot.objects.update(leased_until=timezone.now() - timedelta(minutes=5))
+    finish(erasure, queue)
+    assert "subject-1" not in all_stored_text(envoy)
+    assert "subject-2" in (folder_of(envoy) / "outcomes.csv").read_text()
+    assert {"diagnoses.csv", "outcomes.csv"} < stored_keys(envoy)
+
+
+def test_the_top_is_written_anew_where_a_killed_export_came_after_a_newest_without_the_patient(
+    queue, doctor, monkeypatch
+):
+    envoy = doctor.envoy
+    patient_of(envoy, "subject-2")
+    without = export_now(envoy)
+    patient = patient_of(envoy, "subject-1")
+    with monkeypatch.context() as patch:
+        patch.setattr("diagnoses.services.exports.Snapshot.objects.finish", killed)
+        with pytest.raises(Killed):
+            export_now(envoy)
+    Snapshot.objects.filter(status="RUNNING").update(status="FAILED")
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert erasure.status == "COMPLETE", erasure.reason
+    assert stored_keys(envoy) == keys_of(without)
+    assert "subject-1" not in all_stored_text(envoy)
+
+
+def test_what_a_killed_upload_had_stored_goes_once_none_can_be_under_way(
+    queue, doctor, patient, monkeypatch
+):
+    envoy = doctor.envoy
+    waiting = upload_files(
+        envoy, diagnoses=diagnoses_file("subject-9"), outcomes=None, uploaded_by=doctor
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("diagnoses.services.uploads._remove_files", lambda upload: None)
+        patch.setattr(Upload, "save", killed)
+        with pytest.raises(Killed):
+            upload_files(
+                envoy, diagnoses=diagnoses_file("subject-1"), outcomes=None, uploaded_by=doctor
+            )
+    queue.work()
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert (erasure.status, "are being uploaded" in erasure.reason) == ("PENDING", True)
+    assert "subject-1" in all_stored_text(envoy)
+
+    before_last_hour = (timezone.now() - timedelta(minutes=61)).timestamp()
+    for path in (folder_of(envoy) / "uploads").rglob("*"):
+        os.utime(path, (before_last_hour, before_last_hour))
+    finish(erasure, queue)
+    assert "subject-1" not in all_stored_text(envoy)
+    assert stored_keys(envoy) == {
+        file[key] for file in waiting.files.values() for key in ("key", "head_key")
+    }
+
+
+def test_half_written_files_go_and_do_not_keep_a_folder(queue, doctor, patient):
+    """What a process leaves that is killed while it writes a file."""
+    envoy = doctor.envoy
+    patient_of(envoy, "subject-2")
+    with_patient = export_now(envoy)
+    Patient.objects.filter(pk=patient.pk).update(subject_id="elsewhere")
+    without = export_now(envoy)
+    Patient.objects.filter(pk=patient.pk).update(subject_id="subject-1")
+    patient.refresh_from_db()
+    for name in ("", f"snapshots/{with_patient.sha256}", f"snapshots/{without.sha256}"):
+        (folder_of(envoy) / name / ".diagnoses.csv.a1b2c3d4").write_text("subject-1,half")
+    erasure = erase(patient, doctor)
+    queue.work()
+    erasure.refresh_from_db()
+    assert erasure.status == "COMPLETE", erasure.reason
+    assert not (folder_of(envoy) / f"snapshots/{with_patient.sha256}").exists()
+    assert stored_keys(envoy) == keys_of(without)
+
+
+def test_what_is_written_at_this_moment_stays(queue, doctor, patient):
+    """An export for somebody else, begun after the erasure: its files have no row yet."""
+    envoy = doctor.envoy
+    erasure = erase(patient, doctor)
+    later = timezone.now() + timedelta(minutes=10)
+    running = Snapshot.objects.create(envoy=envoy, enqueued_at=timezone.now())
+    Snapshot.objects.filter(pk=running.pk).update(created_at=later)
+    Snapshot.objects.claim([running.pk])
+    write_object(envoy_storage(envoy), f"snapshots/{'a' * 64}/diagnoses.csv", b"being written")
+    queue.work()
+    erasure.refresh_from_db()
+    assert (erasure.status, "export is being written" in erasure.reason) == ("PENDING", True)
+    assert len(stored_keys(envoy)) == 1
+    Snapshot.objects.filter(pk=running.pk).update(status="FAILED")
+    finish(erasure, queue)
+    assert not stored_keys(envoy)
 
 
 def test_every_host_removes_the_arrays_of_what_is_gone(queue, hospitals):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.test_stacks import database_url, redis_url  # noqa: F401  (fixtures)
+from tests.journeys.services import database_url, redis_url  # noqa: F401  (fixtures)
 
 pytestmark = [pytest.mark.journey, pytest.mark.services]
 

@@ -4,6 +4,7 @@ import pytest
 from django.urls import reverse
 
 from envoys.models import Envoy, User
+from federated.recalibration import recalibrate
 from inference.services import delete_envoy, what_will_go
 from publichealth.models import DriftCheck, Reading
 from publichealth.services import serving
@@ -56,7 +57,7 @@ def test_of_a_node_that_is_erased_while_a_version_is_prepared_no_histogram_is_st
 ):
     nodes = make_nodes()
     version = released_version(queue, nodes)
-    gone, recalibrate = nodes[1], serving.recalibrate
+    gone = nodes[1]
 
     def erased_meanwhile(margins):
         delete_envoy(gone, confirmed_name=gone.name, deleted_by=None)

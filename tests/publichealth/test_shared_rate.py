@@ -8,7 +8,7 @@ from django.core.cache import caches
 from django.test import RequestFactory
 
 from publichealth import rate_limit
-from tests.journeys.test_stacks import redis_url as redis_url
+from tests.journeys.services import redis_url as redis_url
 
 pytestmark = pytest.mark.services
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from federated.words import OF_HOSPITALS, OF_NODES
 from techlife.demonstration import import_hospitals, table
 
 MODELS = ("rule_of_thumb", "local", "global", "fine_tuned", "pooled")
@@ -12,24 +13,23 @@ def figures(auroc: float | None) -> dict[str, Any]:
     return {model: {"auroc": auroc} for model in MODELS}
 
 
+REPORT = {
+    "num_examples": 1_241,
+    "pooled_test": figures(0.65),
+    "envoys": [
+        {"name": "alpha", "num_examples": None, **figures(0.7)},
+        {"name": "beta", "num_examples": None, **figures(None)},
+    ],
+    "from_histograms": {
+        "auroc": {"value": 0.652, "low": 0.651, "high": 0.653},
+        "auprc": None,
+    },
+}
+
+
 def test_the_table_tells_no_small_count_and_the_figures_from_histograms() -> None:
-    lines = list(
-        table(
-            {
-                "num_examples": 1_241,
-                "pooled_test": figures(0.65),
-                "envoys": [
-                    {"name": "alpha", "num_examples": None, **figures(0.7)},
-                    {"name": "beta", "num_examples": None, **figures(None)},
-                ],
-                "from_histograms": {
-                    "auroc": {"value": 0.652, "low": 0.651, "high": 0.653},
-                    "auprc": None,
-                },
-            },
-            {},
-        )
-    )
+    lines = list(table(REPORT, {}, words=OF_HOSPITALS))
+    assert lines[0].split()[:3] == ["AUROC", "trained", "on"]
     assert [line.split() for line in lines[1:4]] == [
         ["alpha", "–", *["0.700"] * 5],
         ["beta", "–", *["–"] * 5],
@@ -38,6 +38,14 @@ def test_the_table_tells_no_small_count_and_the_figures_from_histograms() -> Non
     assert lines[4:] == [
         "AUROC over all hospitals from exchanged score histograms 0.652 (0.651 to 0.653 possible)"
     ]
+
+
+def test_the_table_of_nodes_says_people_and_nodes() -> None:
+    text = "\n".join(table(REPORT, {}, words=OF_NODES))
+    assert "all test people" in text
+    assert "AUROC over all nodes from exchanged" in text
+    assert "patient" not in text
+    assert "hospital" not in text
 
 
 @pytest.mark.django_db

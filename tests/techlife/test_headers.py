@@ -121,3 +121,17 @@ def test_behind_tls_browsers_are_told_to_stay_there():
             assert cookie["samesite"] == "Lax"
         assert response.cookies["__Host-sessionid"]["httponly"]
         assert client.get(reverse("password_change")).status_code == 200
+
+
+@pytest.mark.parametrize("proto", ["http", "https"])
+def test_a_host_that_is_not_ours_is_refused_with_them(proto):
+    with override_settings(
+        SECURE_SSL_REDIRECT=True,
+        SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+        ALLOWED_HOSTS=["techlife.example.org"],
+    ):
+        headers = {"Host": "elsewhere.example", "X-Forwarded-Proto": proto}
+        answer = Client().get(reverse("login"), headers=headers)
+    assert answer.status_code == 400
+    assert policy_of(answer)["default-src"] == "'none'"
+    assert answer.headers["X-Frame-Options"] == "DENY"

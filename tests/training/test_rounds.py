@@ -258,11 +258,11 @@ def test_a_worker_that_was_given_up_and_comes_back_counts_once(queue, hospitals,
     slow = assignment_of(training_round, hospitals[0])
     train_client = clients._train_client
 
-    def while_another_worker_takes_over(assignment, heartbeat):
+    def while_another_worker_takes_over(assignment, plan, heartbeat):
         monkeypatch.setattr(clients, "_train_client", train_client)
         expire_lease(assignment)
         services.train_clients([assignment.pk])
-        return train_client(assignment, heartbeat)
+        return train_client(assignment, plan, heartbeat)
 
     monkeypatch.setattr(clients, "_train_client", while_another_worker_takes_over)
     services.train_clients([slow.pk])
@@ -304,6 +304,7 @@ def test_updates_that_must_not_count_are_refused_and_kept_with_the_reason(queue,
         (to_bytes(delta | {"bias": delta["bias"] * np.nan}), 10, "'bias' is not finite"),
         (to_bytes({"bias": delta["bias"]}), 10, "'codes' is missing"),
         (whole, 0, "holds no example"),
+        (whole, 10**9, "its frozen data has"),
         (b"a picture of a cat", 10, "not a readable parameter file"),
         (whole[:1000], 10, "not a readable parameter file"),
     ]

@@ -2,6 +2,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from django.template.loader import get_template
 from django.test.utils import CaptureQueriesContext
@@ -144,8 +145,7 @@ def test_the_current_round_names_who_is_missing_and_since_when(client, scientist
     make_assignment(training_round, beta, status=Status.TRAINING, attempt=2)
     text = text_of(client.get(url("training:run-detail", run)))
     since = training_round.opened_at.strftime("%H:%M:%S")
-    assert f"Round 1: 1 of 2 in , missing: Beta since {since} UTC" in text
-    assert "Training now: Beta (attempt 2)." in text
+    assert f"Round 1: 1 of 2 in , missing: Beta since {since} UTC (retrying, attempt 2)." in text
     assert "Gamma: 12 of 20 patients with an outcome" in text
 
 
@@ -440,6 +440,7 @@ def test_a_longer_run_of_more_hospitals_takes_no_more_queries(
         for envoy in hospitals:
             submit(training_round, envoy, validation_loss=0.4, num_validation=30)
     assert len(short) <= 13
+    cache.clear()  # parts that ask by themselves are recorded once an hour
     with django_assert_num_queries(len(short)):
         client.get(url(name, run))
 

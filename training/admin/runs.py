@@ -41,6 +41,9 @@ class TrainingRunAdmin(Rows):
         "seed",
         "quorum",
         "deadline_seconds",
+        "on_miss",
+        "checked_at",
+        plain_json("check_problems"),
         person("started_by"),
         "started_at",
         "training_at",
@@ -71,7 +74,14 @@ class TrainingRunAdmin(Rows):
 
 @admin.register(RunParticipant)
 class RunParticipantAdmin(Rows):
-    shown = ("run", "envoy", "snapshot", figure("num_labelled_patients"), "sits_out_because")
+    shown = (
+        "run",
+        "envoy",
+        "snapshot",
+        figure("num_labelled_patients"),
+        "is_mandatory",
+        "sits_out_because",
+    )
     list_display = (
         "__str__",
         link("run"),

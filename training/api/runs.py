@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, OuterRef, Prefetch, Q, Subquery
+from django.db.models.functions import Coalesce
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
@@ -17,13 +18,42 @@ from training import serializers, services
 from training.api.packages import study_of
 from training.benefit import benefit_of
 from training.errors import NotReadyError
-from training.models import RoundAssignment, TrainingRound, TrainingRun
+from training.models import (
+    ReceivedUpdate,
+    RoundAssignment,
+    RunParticipant,
+    TrainingRound,
+    TrainingRun,
+)
 from training.progress import with_counts
 from training.summary import federation_summary
 
+COUNTED = RoundAssignment.objects.filter(updates__verdict=ReceivedUpdate.Verdict.ACCEPTED)
+EXPECTED = RunParticipant.objects.expected()
 ROUNDS_WITH_COUNTS = TrainingRound.objects.annotate(
     num_due=Count("assignments"),
     num_in=Count("assignments", filter=Q(assignments__status=RoundAssignment.Status.SUBMITTED)),
+    num_expected=Coalesce(
+        Subquery(
+            EXPECTED.filter(run=OuterRef("run"))
+            .order_by()
+            .values("run")
+            .annotate(count=Count("pk"))
+            .values("count")
+        ),
+        0,
+    ),
+).prefetch_related(
+    Prefetch(
+        "assignments",
+        queryset=COUNTED.only("envoy_id", "training_round_id").order_by(),
+        to_attr="counted_assignments",
+    ),
+    Prefetch(
+        "run__participants",
+        queryset=EXPECTED.select_related("envoy"),
+        to_attr="expected_participants",
+    ),
 )
 
 
@@ -71,6 +101,8 @@ class RunViewSet(
             envoys=data.get("envoys"),
             quorum=data["quorum"],
             deadline_seconds=data["deadline_seconds"],
+            mandatory=data["mandatory"],
+            on_miss=data["on_miss"],
         )
         return self._answer(run, status.HTTP_202_ACCEPTED)
 
@@ -159,8 +191,16 @@ class AssignmentViewSet(
     @extend_schema(request=None, responses={202: serializers.AssignmentSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: UserRequest, pk: str) -> Response:
-        """Ask a hospital again that failed or missed the round."""
+        """Ask a hospital again that failed, missed the round or was left out of it."""
         assignment = services.retry_assignment(self.get_object(), retried_by=request.user)
+        return Response(self.get_serializer(assignment).data, status=status.HTTP_202_ACCEPTED)
+
+    @starts_work
+    @extend_schema(request=None, responses={202: serializers.AssignmentSerializer})
+    @action(detail=True, methods=["post"])
+    def drop(self, request: UserRequest, pk: str) -> Response:
+        """Let a round that waits for the missing go on without this hospital."""
+        assignment = services.drop_assignment(self.get_object(), dropped_by=request.user)
         return Response(self.get_serializer(assignment).data, status=status.HTTP_202_ACCEPTED)
 
 

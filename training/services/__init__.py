@@ -19,7 +19,12 @@ from training.services.packages import (
 )
 from training.services.quarantine import reject_update, release_update
 from training.services.reports import report_run, request_report
-from training.services.retries import retry_assignment, retryable_assignments
+from training.services.retries import (
+    drop_assignment,
+    droppable_assignments,
+    retry_assignment,
+    retryable_assignments,
+)
 from training.services.rounds import aggregate_round, close_round
 from training.services.runs import (
     aggregate_envoys,
@@ -45,6 +50,8 @@ __all__ = [
     "create_study",
     "deliver_version",
     "distribute_version",
+    "drop_assignment",
+    "droppable_assignments",
     "launch_training",
     "newest_version",
     "number_to_come",

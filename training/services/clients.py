@@ -4,9 +4,11 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Prefetch
 from django.utils import timezone
 
 from envoys.errors import StorageError
@@ -17,10 +19,16 @@ from federated.plan import TrainingPlan
 from federated.rounds import check_update, classes_seen, client_update
 from federated.scaling import feature_statistics
 from federated.strategies import strategy_named
-from training.arrays import open_snapshot
-from training.errors import ConflictError, RefusedUpdateError
-from training.models import ReceivedUpdate, RoundAssignment, TrainingRun
-from training.objects import load_base_params, save_params
+from training.arrays import let_go_of_removed, open_snapshot
+from training.errors import ConflictError, NotItsDataError, RefusedUpdateError
+from training.models import ReceivedUpdate, RoundAssignment, TrainingRound, TrainingRun
+from training.objects import (
+    PackedParams,
+    load_base_params,
+    pack_params,
+    save_packed,
+    save_params,
+)
 from training.services.rounds import close_round, run_scaling
 from training.services.updates import (
     FinishedUpdate,
@@ -34,7 +42,17 @@ from training.services.updates import (
 
 logger = logging.getLogger(__name__)
 
-RECORD_SECONDS = 1.0  # updates are recorded together, at least this often
+# Updates are stored and recorded together, at least this often, and before they fill the memory.
+RECORD_SECONDS = 1.0
+RECORD_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class TrainedClient:
+    """What a hospital's training has brought, still in memory only."""
+
+    packed: PackedParams
+    update: FinishedUpdate
 
 
 def train_clients(assignment_ids: Sequence[int]) -> None:
@@ -43,28 +61,38 @@ def train_clients(assignment_ids: Sequence[int]) -> None:
     Whoever finds the assignments taken, or done, does nothing. An error of one hospital is written
     on its assignment and does not stop the others.
     """
-    assignments = RoundAssignment.objects.select_related(
-        "training_round__run", "snapshot", "envoy"
-    ).claim(assignment_ids)
+    # The round and its run once, not once a hospital: a run's plan is long to read.
+    rounds = Prefetch("training_round", TrainingRound.objects.select_related("run"))
+    assignments = (
+        RoundAssignment.objects.select_related("snapshot", "envoy")
+        .prefetch_related(rounds)
+        .claim(assignment_ids)
+    )
     if not assignments:
         return
+    let_go_of_removed()
+    plans = {
+        a.training_round: TrainingPlan.from_json(a.training_round.run.plan) for a in assignments
+    }
     heartbeat = Heartbeat(assignments[0].holder)
-    finished: list[FinishedUpdate] = []
+    trained: list[TrainedClient] = []
     recorded_at = time.monotonic()
     try:
         for assignment in sorted(assignments, key=lambda a: a.envoy.slug):
             try:
-                finished.append(_train_client(assignment, heartbeat))
+                plan = plans[assignment.training_round]
+                trained.append(_train_client(assignment, plan, heartbeat))
             except StorageError as error:
                 _postpone(assignment, error)
             except FederatedError as error:
                 _fail(assignment, str(error))
-            if time.monotonic() - recorded_at > RECORD_SECONDS:
-                record_updates(finished)
-                finished, recorded_at = [], time.monotonic()
+            held_bytes = sum(len(each.packed.content) for each in trained)
+            if held_bytes > RECORD_BYTES or time.monotonic() - recorded_at > RECORD_SECONDS:
+                _store_and_record(trained)
+                trained, recorded_at = [], time.monotonic()
     finally:
-        record_updates(finished)  # also where something unforeseen ends the chunk
-    for training_round in {a.training_round for a in assignments}:
+        _store_and_record(trained)  # also where something unforeseen ends the chunk
+    for training_round in plans:
         close_round(training_round)
 
 
@@ -81,11 +109,12 @@ class Heartbeat:
             self._renewed_at = time.monotonic()
 
 
-def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) -> FinishedUpdate:
+def _train_client(
+    assignment: RoundAssignment, plan: TrainingPlan, heartbeat: Callable[[], None]
+) -> TrainedClient:
     started = time.monotonic()
     training_round = assignment.training_round
     run = training_round.run
-    plan = TrainingPlan.from_json(run.plan)
     dataset = open_snapshot(assignment.snapshot, plan, heartbeat=heartbeat)
     if training_round.number == 0 or run.mode == TrainingRun.Mode.MANUAL:
         run.participants.filter(envoy=assignment.envoy).update(
@@ -95,7 +124,7 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
     if training_round.number == 0:
         statistics = feature_statistics(dataset)
         metrics: dict[str, Any] = {"classes": classes_seen(dataset)}
-        sha256, num_examples = save_params(statistics), dataset.num_examples
+        packed, num_examples = pack_params(statistics), dataset.num_examples
     else:
         base_params = load_base_params(training_round.base_sha256)
         uses_controls = strategy_named(plan.strategy).uses_controls
@@ -107,17 +136,29 @@ def _train_client(assignment: RoundAssignment, heartbeat: Callable[[], None]) ->
             seed=run.seed,
             round_number=training_round.number,
             client_id=assignment.envoy.slug,
-            server_state=round_state(training_round, plan, base_params),
+            server_state=round_state(training_round, plan, base_params) if uses_controls else None,
             client_state=client_state(assignment) if uses_controls else None,
             on_batch=heartbeat,
         )
         check_update(base_params, update, with_control=uses_controls)
         metrics = update.metrics
-        sha256, num_examples = save_params(pack_update(update)), update.num_examples
+        packed, num_examples = pack_params(pack_update(update)), update.num_examples
         if update.client_state:
             state_sha256 = save_client_state(assignment, update.client_state)
     metrics["seconds"] = round(time.monotonic() - started, 3)
-    return FinishedUpdate(assignment, sha256, num_examples, metrics, state_sha256)
+    finished = FinishedUpdate(assignment, packed.sha256, num_examples, metrics, state_sha256)
+    return TrainedClient(packed, finished)
+
+
+def _store_and_record(trained: Sequence[TrainedClient]) -> None:
+    """The objects first, then in one transaction the rows that name them."""
+    try:
+        save_packed(each.packed for each in trained)
+    except StorageError as error:
+        for each in trained:
+            _postpone(each.update.assignment, error)
+        return
+    record_updates([each.update for each in trained])
 
 
 def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
@@ -169,6 +210,7 @@ def receive_update(
             raise UnreadableParamsError(f"its sha256 is {content_sha256}, {sha256} was announced")
         update = unpack_update(assignment.envoy.slug, from_bytes(content), num_examples)
         check_update(base_params, update, with_control=uses_controls)
+        _check_weight(assignment, num_examples)
     except FederatedError as error:
         ReceivedUpdate.objects.create(
             assignment=assignment,
@@ -186,3 +228,13 @@ def receive_update(
         raise ConflictError(f"{assignment.envoy}: {received.reason}")
     close_round(training_round)
     return received
+
+
+def _check_weight(assignment: RoundAssignment, num_examples: int) -> None:
+    """An update weighs as much as it has examples: no more than its frozen data has rows."""
+    snapshot = assignment.snapshot
+    most = snapshot.num_admissions + snapshot.num_readings
+    if num_examples > most:
+        raise NotItsDataError(
+            f"it names {num_examples:,} examples, and its frozen data has {most:,} rows"
+        )

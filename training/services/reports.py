@@ -13,7 +13,7 @@ from federated.errors import FederatedError
 from federated.params import Params, from_bytes
 from federated.plan import TrainingPlan
 from federated.targets import target_named
-from training.arrays import open_snapshot
+from training.arrays import let_go_of_removed, open_snapshot
 from training.errors import NotReadyError
 from training.models import ModelChoice, ModelVersion, RunReport, TrainingRun
 from training.objects import load_params
@@ -69,6 +69,7 @@ def _make_report(report: RunReport) -> None:
     from federated.benefit import benefit_report  # torch: workers only
     from federated.simulation import SimulationResult
 
+    let_go_of_removed()
     run = report.run
     plan = TrainingPlan.from_json(run.plan)
     participants = run.participants.filter(sits_out_because="").select_related("envoy", "snapshot")

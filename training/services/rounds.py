@@ -28,14 +28,9 @@ from training.models import (
     TrainingRound,
     TrainingRun,
 )
-from training.objects import load_params, params_key, save_params
-from training.services.screening import (
-    can_reach_quorum,
-    hold_outliers,
-    num_needed,
-    screen_updates,
-    why_it_waits,
-)
+from training.objects import load_params, params_key, read_once, save_params
+from training.services.missing import whom_it_waits_for, why_it_fails
+from training.services.screening import hold_outliers, outlook_of, screen_updates
 from training.services.updates import (
     LostUpdateError,
     accepted_updates,
@@ -68,17 +63,22 @@ def open_round(
         state_sha256=state_sha256,
         deadline_at=deadline_of(run),
     )
-    participants = run.participants.filter(sits_out_because="")
-    RoundAssignment.objects.bulk_create(
+    # Round 0 waits until the data are frozen; from then on it is known here what to hand out.
+    now = timezone.now() if number > 0 else None
+    participants = run.participants.filter(sits_out_because="", snapshot__isnull=False)
+    assignments = RoundAssignment.objects.bulk_create(
         RoundAssignment(
             training_round=training_round,
-            envoy_id=participant.envoy_id,
+            envoy=participant.envoy,
             snapshot=participant.snapshot,
+            enqueued_at=now,
         )
-        for participant in participants.select_related("snapshot")
-        if participant.snapshot
+        for participant in participants.select_related("snapshot", "envoy")
     )
-    transaction.on_commit(lambda: enqueue_assignments(training_round))
+    if now is None:
+        transaction.on_commit(lambda: enqueue_assignments(training_round))
+    else:
+        transaction.on_commit(lambda: _hand_out(assignments))
     return training_round
 
 
@@ -89,13 +89,7 @@ def deadline_of(run: TrainingRun) -> datetime | None:
 
 
 def enqueue_assignments(training_round: TrainingRound) -> int:
-    """Hand out what is due: hosted envoys in as many chunks as the pool has processes.
-
-    A message and a transaction per client cost more than the training. An envoy with a queue of
-    its own gets a message of its own. Round 0 waits until every hospital's data is frozen.
-    """
-    from training.tasks import train_clients_task
-
+    """Hand out what is due; round 0 waits until every hospital's data is frozen."""
     if (
         training_round.number == 0
         and training_round.assignments.exclude(snapshot__status__in=FINAL_SNAPSHOT).exists()
@@ -111,13 +105,24 @@ def enqueue_assignments(training_round: TrainingRound) -> int:
     RoundAssignment.objects.filter(pk__in=[assignment.pk for assignment in due]).update(
         enqueued_at=timezone.now()
     )
+    _hand_out(due)
+    return len(due)
+
+
+def _hand_out(due: Sequence[RoundAssignment]) -> None:
+    """Hosted envoys in as many chunks as the pool has processes.
+
+    A message and a transaction per client cost more than the training. An envoy with a queue of
+    its own gets a message of its own.
+    """
+    from training.tasks import train_clients_task
+
     shared = [a for a in due if not a.envoy.queue]
     for chunk in balanced_chunks(shared, settings.WORKER_PROCESSES):
         train_clients_task.delay([assignment.pk for assignment in chunk])
     for assignment in due:
         if assignment.envoy.queue:
             train_clients_task.apply_async(([assignment.pk],), queue=assignment.envoy.queue)
-    return len(due)
 
 
 def balanced_chunks(
@@ -136,7 +141,9 @@ def balanced_chunks(
 def close_round(training_round: TrainingRound) -> bool:
     """Close a round to updates if all are in, or its deadline has passed; then aggregate it.
 
-    A round whose deadline passes without a quorum fails, and its run with it.
+    Where somebody is missing, the run's `on_miss` says what follows: the round goes on with a quorum
+    and all who must take part, and fails without them, and its run with it; it fails in any case;
+    or it stays open, with the reason on its row, for a person to decide.
     """
     if _close(training_round):
         aggregate_round(training_round)
@@ -150,8 +157,15 @@ def _close(training_round: TrainingRound) -> bool:
     is_manual = training_round.run.mode == TrainingRun.Mode.MANUAL
     if is_manual or not collecting.may_close(now).exists():
         return False
+    waits = training_round.run.on_miss == TrainingRun.OnMiss.WAIT
     with transaction.atomic():
-        if collecting.past_deadline(now).exists():
+        # The round's row, as whoever asks again, goes on without a hospital or stops the run.
+        if collecting.select_for_update().first() is None:
+            return False
+        if waits and (reason := whom_it_waits_for(training_round)):
+            collecting.may_close(now).exclude(reason=reason).update(reason=reason)
+            return False
+        if not waits and collecting.past_deadline(now).exists():
             # First the assignments: one that is submitted meanwhile is either in, or late. Only
             # the rows' own columns decide, which PostgreSQL looks at again after waiting.
             RoundAssignment.objects.filter(training_round_id=training_round.pk).unfinished().update(
@@ -159,28 +173,18 @@ def _close(training_round: TrainingRound) -> bool:
                 reason="no update before the deadline",
                 leased_until=None,
             )
-        num_submitted = training_round.assignments.submitted().count()
-        if num_submitted >= max(training_round.run.quorum, 1):
+        reason = why_it_fails(training_round)
+        if not reason:
             return bool(
-                collecting.all_in().update(status=TrainingRound.Status.CLOSED, closed_at=now)
+                collecting.all_in().update(
+                    status=TrainingRound.Status.CLOSED, closed_at=now, reason=""
+                )
             )
-        reason = _no_quorum(training_round, num_submitted)
         if collecting.all_in().update(
             status=TrainingRound.Status.FAILED, reason=reason, closed_at=now
         ):
             fail_run(training_round.run, f"Round {training_round.number}: {reason}")
     return False
-
-
-def _no_quorum(training_round: TrainingRound, num_submitted: int) -> str:
-    missing = "; ".join(
-        f"{assignment.envoy}: {assignment.reason or assignment.get_status_display()}"
-        for assignment in training_round.assignments.exclude(
-            status=RoundAssignment.Status.SUBMITTED
-        ).select_related("envoy")
-    )
-    quorum = max(training_round.run.quorum, 1)
-    return f"{num_submitted} of {quorum} needed updates came in. {missing}"
 
 
 def fail_run(run: TrainingRun, reason: str) -> None:
@@ -202,9 +206,10 @@ def aggregate_round(training_round: TrainingRound) -> bool:
     try:
         if training_round.number == 0:
             return _finish_statistics(training_round, accepted_updates(training_round))
-        if not settle_round(training_round, screen_updates(training_round)):
-            return False
-        return _finish_training(training_round, accepted_updates(training_round))
+        with read_once():
+            if not settle_round(training_round, screen_updates(training_round)):
+                return False
+            return _finish_training(training_round, accepted_updates(training_round))
     except LostUpdateError as lost:
         _ask_again(training_round, lost.update, str(lost))
         return False
@@ -224,7 +229,8 @@ def settle_round(
 ) -> bool:
     """Whether enough updates count for a closed round to go on; else it waits, or fails.
 
-    It waits, with the reason on its row, as long as releasing what is in quarantine would help.
+    It waits, with the reason on its row, as long as releasing what is in quarantine would help, or
+    where a person is to say whether it goes on without a hospital that must take part.
 
     Args:
         screenings: of its updates, by hospital; what is odd is put into quarantine first.
@@ -235,21 +241,26 @@ def settle_round(
     if training_round.status != TrainingRound.Status.CLOSED:
         return False
     hold_outliers(training_round, screenings or {})
-    if not can_reach_quorum(training_round):
-        num_counted = len(accepted_updates(training_round))
-        reason = f"{num_counted} of {num_needed(training_round.run)} needed updates are left"
-        _fail_closed_round(training_round, f"{reason}. {_left_out(training_round)}")
+    outlook = outlook_of(training_round)
+    if outlook.fails_because:
+        _fail_closed_round(training_round, f"{outlook.fails_because}. {_left_out(training_round)}")
         return False
-    reason = why_it_waits(training_round)
-    TrainingRound.objects.closed().filter(pk=training_round.pk).update(reason=reason)
-    return not reason
+    if outlook.waits_because != training_round.reason:
+        TrainingRound.objects.closed().filter(pk=training_round.pk).update(
+            reason=outlook.waits_because
+        )
+    return not outlook.waits_because
 
 
 def _left_out(training_round: TrainingRound) -> str:
     """Why updates that came in do not count."""
     left_out = ReceivedUpdate.objects.filter(
         assignment__training_round=training_round,
-        verdict__in=[ReceivedUpdate.Verdict.REJECTED, ReceivedUpdate.Verdict.REFUSED],
+        verdict__in=[
+            ReceivedUpdate.Verdict.REJECTED,
+            ReceivedUpdate.Verdict.REFUSED,
+            ReceivedUpdate.Verdict.QUARANTINED,
+        ],
     ).select_related("assignment__envoy")
     return "; ".join(
         f"{update.assignment.envoy}: {update.get_verdict_display().lower()}, {update.reason}"

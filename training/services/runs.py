@@ -24,6 +24,7 @@ from training.models import (
 from training.services.packages import base_model, refuse_other_rows, standing_approval
 from training.services.rounds import enqueue_assignments, open_round
 
+MOST_DEADLINE_SECONDS = 30 * 24 * 3600
 MANUAL_ROUND = 1  # a manual run has no round 0: its scaling comes with the package
 
 
@@ -36,18 +37,26 @@ def start_run(
     envoys: Iterable[Envoy] | None = None,
     quorum: int | None = None,
     deadline_seconds: int = 3600,
+    mandatory: Iterable[Envoy] = (),
+    on_miss: str = TrainingRun.OnMiss.GO_ON,
 ) -> TrainingRun:
     """Freeze each hospital's data as it is now and train round after round.
 
     A hospital that has not approved the plan, or has too few labelled patients, sits out, with
     the reason. Without a quorum given, a round needs as many updates as a release does.
 
+    Args:
+        deadline_seconds: of a round, from 1 to `MOST_DEADLINE_SECONDS`.
+        mandatory: hospitals without which no round counts.
+        on_miss: what a round does that lacks an update, see `close_round`.
     Raises:
-        TrainingError: nobody can take part (it says why), or a run of the study is under way.
+        TrainingError: nobody can take part, or who must cannot (it says why), a round could never
+            be what is asked for, or a run of the study is under way.
     """
     source = source_named(plan.dataset)
-    chosen = study.envoys if envoys is None else envoys
+    chosen = list(study.envoys if envoys is None else envoys)
     participants = participants_for(study, plan, chosen)
+    _mark_mandatory(participants, mandatory)
     ready = [participant for participant in participants if not participant.sits_out_because]
     if not ready:
         reasons = "; ".join(participant.sits_out_because for participant in participants)
@@ -59,6 +68,7 @@ def start_run(
             f"{plan.strategy} needs the updates of {num_needed} {study.words.places},"
             f" {len(ready)} can take part: choose other parameters, or another strategy"
         )
+    _refuse_impossible_rounds(study, len(ready), quorum, deadline_seconds, on_miss)
     with transaction.atomic():
         _refuse_second_run(study, of_mode=None)
         run = TrainingRun.objects.create(
@@ -70,6 +80,7 @@ def start_run(
             seed=seed,
             quorum=max(num_needed, quorum or min(len(ready), plan.min_contributors)),
             deadline_seconds=deadline_seconds,
+            on_miss=on_miss,
             started_by=started_by,
         )
         user_id = started_by.pk if started_by else None
@@ -81,6 +92,37 @@ def start_run(
         open_round(run, 0)
         audit.record(started_by, "started run", run)
     return run
+
+
+def _mark_mandatory(participants: list[RunParticipant], mandatory: Iterable[Envoy]) -> None:
+    by_envoy = {participant.envoy_id: participant for participant in participants}
+    for envoy in mandatory:
+        participant = by_envoy.get(envoy.pk)
+        if participant is None:
+            raise TrainingError(f"{envoy} must take part, and is not among those chosen: choose it")
+        if participant.sits_out_because:
+            raise TrainingError(
+                f"{envoy} must take part, and cannot: {participant.sits_out_because}"
+            )
+        participant.is_mandatory = True
+
+
+def _refuse_impossible_rounds(
+    study: Study, num_ready: int, quorum: int | None, deadline_seconds: int, on_miss: str
+) -> None:
+    if quorum is not None and not 1 <= quorum <= num_ready:
+        raise TrainingError(
+            f"a quorum of {quorum} cannot be: {num_ready} {study.words.places} can take part"
+        )
+    if not 1 <= deadline_seconds <= MOST_DEADLINE_SECONDS:
+        raise TrainingError(
+            f"a deadline of {deadline_seconds} seconds cannot be: choose 1 second to 30 days"
+        )
+    if on_miss not in TrainingRun.OnMiss.values:
+        known = ", ".join(TrainingRun.OnMiss.values)
+        raise TrainingError(
+            f"a round cannot do {on_miss!r} where somebody is missing; it can {known}"
+        )
 
 
 def _refuse_second_run(study: Study, *, of_mode: str | None) -> None:

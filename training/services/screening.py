@@ -1,13 +1,17 @@
 """A round's updates, screened before they count; and what becomes of those that are held."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
 
 from envoys.errors import LostObjectError
 from federated.params import Params
 from federated.plan import TrainingPlan
-from federated.screening import Screening, screen_round
+from federated.screening import Screening, is_beyond_trust, screen_round
 from training.models import ReceivedUpdate, RunParticipant, TrainingRound, TrainingRun
 from training.objects import load_params
+from training.services.missing import envoys_in_words, mandatory_ids
 from training.services.updates import client_updates, unpack_update
 
 Verdict = ReceivedUpdate.Verdict
@@ -25,14 +29,15 @@ def screen_updates(training_round: TrainingRound) -> dict[str, Screening]:
         StorageError: out of reach for now.
     """
     standing = submitted_updates(training_round)
+    trusted = _trusted(training_round)
     if all(update.screening for update in standing):
         return {}
     return screen_round(
         TrainingPlan.from_json(training_round.run.plan),
         lambda: client_updates(standing),
         last_counted=_last_counted(training_round),
-        held_since=_held_since(training_round, HELD),
-        trusted=_trusted(training_round),
+        held_since=_held_since(training_round, HELD, trusted),
+        trusted=trusted,
     )
 
 
@@ -42,21 +47,37 @@ def hold_outliers(training_round: TrainingRound, screenings: Mapping[str, Screen
     Call it with the round's row locked. An update is judged once: what somebody has decided
     meanwhile, here or on an earlier round's, stands.
     """
-    rejected = _held_since(training_round, [Verdict.REJECTED])
-    trusted = _trusted(training_round)
+    if not screenings:
+        return
+    trusted: dict[str, float] = {}
+    rejected: dict[str, int] = {}
+    if any(found.is_outlier for found in screenings.values()):
+        trusted = _trusted(training_round)
+        rejected = _held_since(training_round, [Verdict.REJECTED], trusted)
+    judged = []
     for update in submitted_updates(training_round):
         name = update.assignment.envoy.slug
-        if name not in screenings:
+        if name not in screenings or update.verdict != Verdict.ACCEPTED or update.screening:
             continue
-        values = _judged(screenings[name], rejected.get(name), is_trusted=name in trusted)
-        ReceivedUpdate.objects.filter(pk=update.pk, verdict=Verdict.ACCEPTED, screening={}).update(
-            screening=screenings[name].figures_to_json(), **values
-        )
+        update.screening = screenings[name].figures_to_json()
+        values = _judged(screenings[name], rejected.get(name), trusted.get(name))
+        for field, value in values.items():
+            setattr(update, field, value)
+        judged.append(update)
+    # Only who holds the round's row changes these, so that what was read above still stands.
+    ReceivedUpdate.objects.bulk_update(judged, ["screening"])
+    ReceivedUpdate.objects.bulk_update(
+        [update for update in judged if update.verdict != Verdict.ACCEPTED], ["verdict", "reason"]
+    )
 
 
-def _judged(found: Screening, rejected_in: int | None, *, is_trusted: bool) -> dict[str, str]:
-    if not found.is_outlier or is_trusted:
+def _judged(
+    found: Screening, rejected_in: int | None, trusted_ratio: float | None
+) -> dict[str, str]:
+    if not found.is_outlier:
         return {}
+    if trusted_ratio is not None and not is_beyond_trust(found, trusted_ratio):
+        return {}  # somebody vouched for its hospital since it was compared
     if rejected_in is not None:
         return {
             "verdict": Verdict.REFUSED,
@@ -68,16 +89,21 @@ def _judged(found: Screening, rejected_in: int | None, *, is_trusted: bool) -> d
 
 def submitted_updates(training_round: TrainingRound) -> list[ReceivedUpdate]:
     """What counts and what is held, sorted by hospital in Python: collations differ."""
-    updates = ReceivedUpdate.objects.filter(
-        assignment__training_round=training_round,
-        verdict__in=[Verdict.ACCEPTED, Verdict.QUARANTINED],
-    ).select_related("assignment__envoy")
+    updates = _submitted(training_round).select_related("assignment__envoy")
     return sorted(updates, key=lambda update: update.assignment.envoy.slug)
 
 
-def _held_since(training_round: TrainingRound, verdicts: Sequence[str]) -> dict[str, int]:
+def _submitted(training_round: TrainingRound) -> QuerySet[ReceivedUpdate]:
+    return ReceivedUpdate.objects.filter(
+        assignment__training_round=training_round,
+        verdict__in=[Verdict.ACCEPTED, Verdict.QUARANTINED],
+    )
+
+
+def _held_since(
+    training_round: TrainingRound, verdicts: Sequence[str], trusted: Collection[str]
+) -> dict[str, int]:
     """By hospital, the first earlier round of the run in which its update was held."""
-    trusted = _trusted(training_round)
     rows = ReceivedUpdate.objects.filter(
         assignment__training_round__run=training_round.run_id,
         assignment__training_round__number__lt=training_round.number,
@@ -90,9 +116,21 @@ def _held_since(training_round: TrainingRound, verdicts: Sequence[str]) -> dict[
     return held
 
 
-def _trusted(training_round: TrainingRound) -> set[str]:
+def _trusted(training_round: TrainingRound) -> dict[str, float]:
+    """By hospital that somebody has vouched for, how long the longest of the updates was that this
+    person looked at.
+    """
     participants = RunParticipant.objects.filter(run=training_round.run_id, is_trusted=True)
-    return set(participants.values_list("envoy__slug", flat=True))
+    trusted = dict.fromkeys(participants.values_list("envoy__slug", flat=True), 0.0)
+    released = ReceivedUpdate.objects.filter(
+        assignment__training_round__run=training_round.run_id,
+        decided_at__isnull=False,
+        verdict__in=[Verdict.ACCEPTED, Verdict.LATE],
+        assignment__envoy__slug__in=trusted,
+    ).values_list("assignment__envoy__slug", "screening")
+    for slug, figures in released if trusted else ():
+        trusted[slug] = max(trusted[slug], figures.get("norm_ratio") or 0.0)
+    return trusted
 
 
 def _last_counted(training_round: TrainingRound) -> Callable[[str], Params | None]:
@@ -126,22 +164,46 @@ def num_needed(run: TrainingRun) -> int:
     return max(run.quorum, 1, TrainingPlan.from_json(run.plan).strategy_parameters.min_updates)
 
 
-def why_it_waits(training_round: TrainingRound) -> str:
-    """What a closed round waits for, in words; empty where enough updates count without it."""
-    held = submitted_updates(training_round)
-    counted = [update for update in held if update.verdict == Verdict.ACCEPTED]
-    needed = num_needed(training_round.run)
+@dataclass(frozen=True)
+class Outlook:
+    """Whether a closed round goes on: with neither of these, in words, it does."""
+
+    fails_because: str = ""  # no decision can help it
+    waits_because: str = ""  # until somebody has decided
+
+
+def outlook_of(training_round: TrainingRound) -> Outlook:
+    """What is to come of a closed round whose odd updates are held.
+
+    It needs a quorum, and each hospital that must take part. What is in quarantine may be released,
+    and where a run waits for the missing, a person may go on without a hospital that must.
+    """
+    run = training_round.run
+    verdicts = dict(_submitted(training_round).values_list("assignment__envoy_id", "verdict"))
+    mandatory = mandatory_ids(training_round)
+    counted = {pk for pk, verdict in verdicts.items() if verdict == Verdict.ACCEPTED}
+    needed = num_needed(run)
+    count = f"{len(counted)} of {needed} needed updates"
+    if len(verdicts) < needed:
+        return Outlook(fails_because=f"{count} are left")
+    if len(counted) >= needed and mandatory <= counted:
+        return Outlook()
+    lost = mandatory - verdicts.keys()
+    if run.on_miss == TrainingRun.OnMiss.STOP:
+        lost = mandatory - counted
+    if lost and run.on_miss == TrainingRun.OnMiss.WAIT:
+        return Outlook(
+            waits_because=f"{envoys_in_words(lost)} must take part, and what it sent does not count:"
+            " the round waits for somebody who goes on without it, or stops the run"
+        )
+    if lost:
+        return Outlook(
+            fails_because=f"{envoys_in_words(lost)} must take part, and what it sent does not count"
+        )
+    why = f"{count} count"
     if len(counted) >= needed:
-        return ""
-    names = ", ".join(
-        str(update.assignment.envoy) for update in held if update.verdict == Verdict.QUARANTINED
+        why = f"{envoys_in_words(mandatory - counted)} must take part"
+    held = envoys_in_words(verdicts.keys() - counted)
+    return Outlook(
+        waits_because=f"{why}: the round waits for a decision on what is in quarantine, of {held}"
     )
-    return (
-        f"{len(counted)} of {needed} needed updates count: the round waits for a decision on what"
-        f" is in quarantine, of {names}"
-    )
-
-
-def can_reach_quorum(training_round: TrainingRound) -> bool:
-    """Whether enough updates would count if all in quarantine were released."""
-    return len(submitted_updates(training_round)) >= num_needed(training_round.run)

@@ -31,7 +31,9 @@ def _enqueue_closing(rounds: RoundQuerySet, in_doubt: datetime) -> None:
 
     may_close = rounds.collecting().may_close(timezone.now())
     may_close = may_close.filter(run__mode=TrainingRun.Mode.AUTOMATIC)
-    for pk in may_close.values_list("pk", flat=True):
+    for pk, reason in may_close.values_list("pk", "reason"):
+        if reason and RoundAssignment.objects.filter(training_round=pk).missing().exists():
+            continue  # it waits for them, and for whoever decides; who brings the last one closes it
         close_round_task.apply_async((pk,), expires=settings.LEASE_SECONDS)
     # One that waits for a decision is handed out by whoever decides.
     in_nobodys_hands = rounds.closed().filter(closed_at__lt=in_doubt, reason="")

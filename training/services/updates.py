@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
@@ -15,9 +16,11 @@ from federated.aggregation import ClientUpdate
 from federated.params import Params, from_bytes, to_bytes, under, with_prefix
 from federated.plan import TrainingPlan
 from federated.rounds import first_server_state
+from federated.strategies import strategy_named
 from training.models import ReceivedUpdate, RoundAssignment, TrainingRound
 from training.objects import load_base_params, load_params
 
+SEEN_SECONDS = 5.0  # how exactly it is known when a hospital was last heard of
 CONTROL = "control"  # the part of an update's file that SCAFFOLD adds
 
 
@@ -40,21 +43,24 @@ def record_updates(finished: Sequence[FinishedUpdate]) -> list[ReceivedUpdate]:
     as late, and another one than was accepted as refused.
     """
     now = timezone.now()
-    recorded = []
-    for update in finished:
-        won = RoundAssignment.objects.finish(
-            update.assignment,
-            status=RoundAssignment.Status.SUBMITTED,
-            submitted_at=now,
-            reason="",
-        )
-        recorded.append(_received(update) if won else _answer_again(update))
+    if not finished:
+        return []
+    won = RoundAssignment.objects.finish_all(
+        [update.assignment for update in finished],
+        status=RoundAssignment.Status.SUBMITTED,
+        submitted_at=now,
+        reason="",
+    )
+    recorded = [
+        _received(update) if update.assignment.pk in won else _answer_again(update)
+        for update in finished
+    ]
     accepted = [u for u in recorded if u.pk is None]
     ReceivedUpdate.objects.bulk_create(accepted)
-    if accepted:
-        Envoy.objects.filter(pk__in=[u.assignment.envoy_id for u in accepted]).update(
-            last_seen_at=now
-        )
+    seen = [update.assignment.envoy for update in accepted]
+    moment_ago = now - timedelta(seconds=SEEN_SECONDS)
+    if any(envoy.last_seen_at is None or envoy.last_seen_at < moment_ago for envoy in seen):
+        Envoy.objects.filter(pk__in=[envoy.pk for envoy in seen]).update(last_seen_at=now)
     return recorded
 
 
@@ -81,9 +87,7 @@ def _answer_again(update: FinishedUpdate) -> ReceivedUpdate:
     ).first()
     if accepted is None:
         return _received(
-            update,
-            verdict=ReceivedUpdate.Verdict.LATE,
-            reason="it came after the round was closed; it is kept and not counted",
+            update, verdict=ReceivedUpdate.Verdict.LATE, reason=_why_late(update.assignment)
         )
     if accepted.sha256 != update.sha256:
         return _received(
@@ -93,6 +97,16 @@ def _answer_again(update: FinishedUpdate) -> ReceivedUpdate:
             f" {update.sha256[:12]} is another one",
         )
     return accepted
+
+
+def _why_late(assignment: RoundAssignment) -> str:
+    training_round = TrainingRound.objects.get(pk=assignment.training_round_id)
+    status = RoundAssignment.objects.get(pk=assignment.pk).status
+    when = "the round was closed"
+    if training_round.status == TrainingRound.Status.COLLECTING:
+        gave_up = status == RoundAssignment.Status.FAILED
+        when = "it had failed" if gave_up else "somebody had decided to go on without it"
+    return f"it came after {when}; it is kept and not counted"
 
 
 class LostUpdateError(Exception):
@@ -144,6 +158,8 @@ def round_state(training_round: TrainingRound, plan: TrainingPlan, base_params: 
     """What the strategy remembers on the server before a round; at first, its first state."""
     if training_round.state_sha256:
         return load_base_params(training_round.state_sha256)
+    if not strategy_named(plan.strategy).has_state:
+        return {}
     num_clients = training_round.assignments.count()
     return first_server_state(plan, base_params, num_clients=num_clients)
 

@@ -1,18 +1,21 @@
 """Model versions: made at the end of a run, released, and delivered to the hospitals."""
 
+import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from django.db import transaction
+from django.db.models import Max
 from django.utils import timezone
 
 from envoys import audit
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
-from envoys.storage import director_storage, envoy_storage, read_object, write_object
+from envoys.storage import director_storage, envoy_storage, read_object, write_object, write_objects
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
@@ -70,6 +73,8 @@ def create_versions(
     prepared.rows.append(
         _version(training_round, None, Kind.GLOBAL, number, folder, manifest, sha256)
     )
+    own = ModelVersion.objects.filter(study=study, kind=Kind.FINE_TUNED, envoy__isnull=False)
+    newest = dict(own.order_by().values_list("envoy").annotate(Max("number")))
     notes = []
     for update in updates:
         envoy = update.assignment.envoy
@@ -77,15 +82,16 @@ def create_versions(
         local_params: Params = {
             name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)
         }
-        number = _next_number(study, envoy, Kind.FINE_TUNED)
+        number = newest.get(envoy.pk, 0) + 1
         manifest = _manifest(training_round, local_params, number, [update])
         started_at = training_round.run.started_at
         folder = f"{study.storage_prefix}trained_model/{started_at:%Y%m%dT%H%M%SZ}"
         try:
             storage = envoy_storage(envoy)
-            sha256 = _write_model(storage, folder, local_params, manifest)
             metrics = json.dumps(update.metrics, indent=2, sort_keys=True).encode()
-            write_object(storage, f"{folder}/metrics.json", metrics)
+            sha256 = _write_model(
+                storage, folder, local_params, manifest, {"metrics.json": metrics}
+            )
         except StorageError as error:
             notes.append(f"{envoy}'s own model was not stored: {error}")
             continue
@@ -197,11 +203,23 @@ def _manifest(
     }
 
 
-def _write_model(storage: Any, folder: str, params: Params, manifest: dict[str, Any]) -> str:
-    """Write the three files of a model; returns the sha256 of `model.safetensors`."""
-    write_object(storage, f"{folder}/model.pt", _state_dict(params))
-    write_object(storage, f"{folder}/manifest.json", json.dumps(manifest, indent=2).encode())
-    return write_object(storage, f"{folder}/model.safetensors", to_bytes(params))
+def _write_model(
+    storage: Any,
+    folder: str,
+    params: Params,
+    manifest: dict[str, Any],
+    others: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write a model's files, and others beside; returns the sha256 of `model.safetensors`."""
+    content = to_bytes(params)
+    files = {
+        "model.pt": _state_dict(params),
+        "manifest.json": json.dumps(manifest, indent=2).encode(),
+        **(others or {}),
+        "model.safetensors": content,
+    }
+    write_objects(storage, {f"{folder}/{name}": file for name, file in files.items()})
+    return hashlib.sha256(content).hexdigest()
 
 
 def _state_dict(params: Params) -> bytes:

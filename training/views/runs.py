@@ -40,19 +40,30 @@ def run_detail(request: UserRequest, run_id: int) -> HttpResponse:
 
 def live_context(request: UserRequest, run: TrainingRun) -> dict[str, Any]:
     may_retry = run.is_active and may_use(request.user, "training:assignment-retry", "POST")
+    may_drop = run.is_active and may_use(request.user, "training:assignment-drop", "POST")
+    progress = progress_of(run, request.user)
+    run.num_partial_rounds = progress.num_partial_rounds
+    run.waits_for_person = progress.waits_for_person
     return {
         "run": run,
         "words": run.study.words,
-        "progress": progress_of(run, request.user),
+        "progress": progress,
         "is_changing": run.is_active or run.is_being_reported,
         "may_stop": may_use(request.user, "training:run-stop", "POST"),
         "may_decide": may_use(request.user, "training:quarantine-list", "GET"),
         "retryable": services.retryable_assignments(run).select_related("envoy", "training_round")
         if may_retry
         else [],
+        "droppable": droppable_now(run) if may_drop else [],
         "version": run.versions.of_federation().defer("manifest").first(),
         "may_distribute": may_use(request.user, "training:model-version-distribute", "POST"),
     }
+
+
+def droppable_now(run: TrainingRun) -> list[RoundAssignment]:
+    """Whom the page offers to go on without: of a round that waits for them."""
+    droppable = services.droppable_assignments(run).select_related("envoy", "training_round")
+    return [each for each in droppable if each.training_round.reason]
 
 
 @never_cache
@@ -107,6 +118,8 @@ def run_create(request: UserRequest) -> HttpResponse:
                 envoys=form.cleaned_data["envoys"],
                 quorum=form.cleaned_data["quorum"],
                 deadline_seconds=60 * form.cleaned_data["deadline_minutes"],
+                mandatory=form.cleaned_data["mandatory"],
+                on_miss=form.cleaned_data["on_miss"],
             )
             messages.success(
                 request, f"Started. Each {package.study.words.place}'s data is being frozen."
@@ -125,6 +138,7 @@ def run_create(request: UserRequest) -> HttpResponse:
             "participants": participants,
             "num_ready": sum(not each.sits_out_because for each in participants),
             "chosen": chosen_envoys(form, participants),
+            "mandatory": {id_of(str(pk)) for pk in form["mandatory"].value() or []},
             "running": package.study.runs.active().first(),
         },
     )
@@ -178,4 +192,20 @@ def assignment_retry(request: UserRequest, assignment_id: int) -> HttpResponse:
     with errors_shown(request):
         services.retry_assignment(assignment, retried_by=request.user)
         messages.success(request, f"{assignment.envoy} has been asked again.")
+    return back(request, "training:run-detail", assignment.training_round.run_id)
+
+
+@require_POST
+def assignment_drop(request: UserRequest, assignment_id: int) -> HttpResponse:
+    assignments = RoundAssignment.objects.filter(
+        training_round__run__in=TrainingRun.objects.visible_to(request.user)
+    ).select_related("training_round__run__study", "envoy")
+    assignment = get_object_or_404(assignments, pk=assignment_id)
+    with errors_shown(request):
+        services.drop_assignment(assignment, dropped_by=request.user)
+        messages.success(
+            request,
+            f"The round goes on without {assignment.envoy} as soon as nobody else is missing."
+            " Until then it can be asked again.",
+        )
     return back(request, "training:run-detail", assignment.training_round.run_id)

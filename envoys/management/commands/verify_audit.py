@@ -37,6 +37,12 @@ class Command(BaseCommand):
             f" {found.num_unsealed:,} events are not sealed yet, and {found.num_not_stored:,} seals"
             " are not in storage yet."
         )
+        if found.num_late:
+            self.stdout.write(
+                f"{found.num_late:,} heads were put into storage more than a day after their seal was"
+                " made. Was the storage out of reach then? Of these nobody can say whether they are"
+                " the first."
+            )
         if found.num_problems:
             more = found.num_problems - len(found.problems)
             texts = [*found.problems, *([f"And {more:,} more."] if more else [])]

@@ -12,6 +12,7 @@ from training.models import (
     TrainingRound,
     TrainingRun,
 )
+from training.progress import with_counts
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _newest_runs() -> Any:
     by_study: dict[int, int] = {}
     for study_id, pk in newest:
         by_study.setdefault(study_id, pk)
-    return TrainingRun.objects.filter(pk__in=by_study.values()).defer("plan", "report")
+    return with_counts(TrainingRun.objects.filter(pk__in=by_study.values())).defer("plan", "report")
 
 
 def _approved() -> dict[int, list[Envoy]]:

@@ -16,6 +16,7 @@ from federated import (
     outcome_codes,
     pooled_baseline,
     recalibration_trial,
+    screening_report,
 )
 from tests.federated.test_main import write_cohort
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "federated.flamby": (flamby.main, ["--data", "{data}"]),
     "histogram-error": (histogram_error.main, ["--data", "{data}"]),
     "pooled-best": (pooled_baseline.main, ["--data", "{data}"]),
+    "screening": (screening_report.main, ["--data", "{data}"]),
 }
 WITH_TARGET = [name for name in COMMANDS if name not in ("outcome codes", "federated.flamby")]
 WITH_ROUNDS = [name for name in COMMANDS if name not in ("bench-local", "federated.flamby")]

@@ -1,10 +1,11 @@
 """The client's half of a round."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from federated.aggregation import ClientUpdate
@@ -18,6 +19,8 @@ from federated.plan import LocalTrainingConfig
 from federated.prediction import predict_rows
 from federated.scaling import FeatureScaling
 from federated.suppression import MIN_PATIENTS, fewest_with_an_outcome
+
+ROWS_AT_ONCE = 8_192  # scaled together
 
 
 def train_locally(
@@ -71,24 +74,14 @@ def train_locally(
     steps_per_epoch = math.ceil(len(rows) / config.batch_size)
     num_steps = local_steps or config.local_epochs * steps_per_epoch
     for step in range(num_steps):
-        start = step % steps_per_epoch * config.batch_size
-        if start == 0:
-            order = rng.permutation(rows)
+        if step % steps_per_epoch == 0:
+            batches = _batches(dataset, scaling, rng.permutation(rows), config.batch_size)
             loss_sum, num_seen = 0.0, 0
-        batch = order[start : start + config.batch_size]
-        indices, starts = dataset.sparse_rows(batch)
-        loss = functional.cross_entropy(
-            logits(
-                params,
-                torch.from_numpy(indices),
-                torch.from_numpy(starts),
-                torch.from_numpy(scaling.apply(dataset.numeric[batch])),
-            ),
-            torch.from_numpy(dataset.labels[batch].astype(np.int64)),
-        )
+        indices, starts, numeric, labels = next(batches)
+        loss = functional.cross_entropy(logits(params, indices, starts, numeric), labels)
         # Plain gradients instead of an optimiser object: the same bits for two thirds of the
         # time, and nothing here has a state to keep.
-        gradients = torch.autograd.grad(loss, leaves)
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
         with torch.no_grad():
             if proximal_mu:
                 ways = _sums(leaves, starting_points, alpha=-1)
@@ -99,8 +92,8 @@ def train_locally(
                 if config.weight_decay:
                     leaf.mul_(1 - config.learning_rate * config.weight_decay)
                 leaf.sub_(gradient, alpha=config.learning_rate)
-        loss_sum += loss.item() * len(batch)
-        num_seen += len(batch)
+        loss_sum += loss.item() * len(labels)
+        num_seen += len(labels)
         on_batch()
     local_params: Params = {name: leaf.detach().numpy() for name, leaf in params.items()}
     check_finite(local_params)
@@ -120,6 +113,34 @@ def train_locally(
         metrics={"train_loss": loss_sum / num_seen},
         delta_control=delta_control,
     )
+
+
+def _batches(
+    dataset: ClientDataset,
+    scaling: FeatureScaling,
+    order: NDArray[np.int64],
+    batch_size: int,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Sparse inputs and where each row's start, scaled numbers and labels, batch after batch.
+
+    What can be done for many rows at once is done for several batches; their memory is bounded.
+    """
+    rows_at_once = batch_size * max(1, ROWS_AT_ONCE // batch_size)
+    for start in range(0, len(order), rows_at_once):
+        rows = order[start : start + rows_at_once]
+        sparse, starts = dataset.sparse_rows(rows)
+        ends = np.append(starts, len(sparse)).tolist()
+        indices, firsts = torch.from_numpy(sparse), torch.from_numpy(starts)
+        numeric = torch.from_numpy(scaling.apply(dataset.numeric[rows]))
+        labels = torch.from_numpy(dataset.labels[rows].astype(np.int64))
+        for low in range(0, len(rows), batch_size):
+            high = min(low + batch_size, len(rows))
+            yield (
+                indices[ends[low] : ends[high]],
+                firsts[low:high] - ends[low],
+                numeric[low:high],
+                labels[low:high],
+            )
 
 
 def _sums(

@@ -9,8 +9,10 @@ Tensors = dict[str, Tensor]
 
 def logits(params: Tensors, indices: Tensor, starts: Tensor, numeric: Tensor) -> Tensor:
     """Scores before softmax, (batch, classes); arguments as in `architectures.logits`."""
-    sums = functional.embedding_bag(indices, params["codes"], starts, mode="sum")
-    layer = torch.addmm(sums + params["bias"], numeric, params["numeric"])
+    added = params["bias"]
+    if len(params["codes"]):  # a model of numbers alone has no sparse input
+        added = functional.embedding_bag(indices, params["codes"], starts, mode="sum") + added
+    layer = torch.addmm(added, numeric, params["numeric"])
     if "output.weight" in params:
         layer = torch.addmm(params["output.bias"], functional.relu(layer), params["output.weight"])
     return layer

@@ -27,7 +27,8 @@ class FeatureScaling:
     def apply(self, numeric: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise (num_rows, num_numeric); what is not known becomes the mean, zero."""
         mean, std = self._arrays
-        scaled: NDArray[np.float32] = (numeric - mean) / std
+        scaled: NDArray[np.float32] = numeric - mean
+        scaled /= std
         if np.isfinite(scaled).all():  # as it mostly is; cheaper to find out than to replace
             return scaled
         return np.nan_to_num(scaled, nan=0.0).astype(np.float32, copy=False)

@@ -314,6 +314,8 @@ READING_DAYS: float = env.float("TECHLIFE_READING_DAYS", default=7.0)
 DRIFT_HOURS: float = env.float("TECHLIFE_DRIFT_HOURS", default=1.0)
 # How long a claim on work lasts without a sign of life from the one who holds it.
 LEASE_SECONDS: float = env.float("TECHLIFE_LEASE_SECONDS", default=20.0)
+# How long a worker goes on with the rounds that it opens before others' work has its turn.
+GO_ON_SECONDS: float = env.float("TECHLIFE_GO_ON_SECONDS", default=2.0)
 # The processes of the hosted training pool; a round's clients are cut into as many chunks.
 WORKER_PROCESSES: int = env.int("TECHLIFE_WORKER_PROCESSES", default=2)
 # The processes of a web server, of eight threads each; the embedded mode has one.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery.app.task import Task
+from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 
@@ -105,6 +106,8 @@ def queue(db: None, monkeypatch: pytest.MonkeyPatch) -> WorkQueue:
 
     use_one_thread()
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what is lost with the power may be
+    # A message for every step, so that each can be looked at.
+    monkeypatch.setattr(settings, "GO_ON_SECONDS", 0)
     queue = WorkQueue()
     monkeypatch.setattr(Task, "apply_async", lambda self, *args, **kw: queue.add(self, *args, **kw))
     return queue

@@ -321,9 +321,6 @@ class RoundQuerySet(models.QuerySet["TrainingRound"]):
         """Without an assignment that may still bring an update."""
         return self.exclude(pk__in=RoundAssignment.objects.unfinished().values("training_round"))
 
-    def past_deadline(self, now: datetime) -> Self:
-        return self.filter(deadline_at__lt=now)
-
     def may_close(self, now: datetime) -> Self:
         """All in, or past the deadline."""
         unfinished = RoundAssignment.objects.unfinished().values("training_round")

@@ -177,6 +177,64 @@ def test_a_pinned_hospital_gets_a_message_of_its_own_on_its_own_queue(queue, hos
     )
 
 
+# --- Going on without a message ----------------------------------------------------------------
+
+
+def test_a_worker_with_time_left_takes_its_part_of_the_rounds_it_opens_at_once(
+    transactional_db, queue, hospitals, settings
+):
+    once = finish(hospitals, queue)
+    settings.GO_ON_SECONDS = 60.0
+    settings.WORKER_PROCESSES = 1
+    run = start(hospitals)
+    queue.work_and_sweep(
+        until=lambda: bool(queue.messages) and run.rounds.exists() and all_frozen()
+    )
+    handed_out = [task.name for task, _ in queue.messages]
+    assert handed_out == ["training.tasks.train_clients_task"]  # of round 0
+    task, args = queue.messages.popleft()
+    task(*args)
+    assert run.rounds.filter(status=TrainingRound.Status.AGGREGATED).count() == 3
+    assert "train_clients_task" not in queue.names()
+    queue.work_and_sweep()
+    run.refresh_from_db()
+    assert run.final_sha256 == once.final_sha256 != ""
+
+
+def all_frozen() -> bool:
+    return not Snapshot.objects.exclude(status=Snapshot.Status.COMPLETE).exists()
+
+
+def test_what_a_worker_took_at_once_and_died_with_is_taken_over_after_a_lease(
+    transactional_db, queue, hospitals, settings, monkeypatch
+):
+    once = finish(hospitals, queue)
+    run = start(hospitals)
+    queue.work_and_sweep(until=lambda: run.rounds.filter(number=1).exists())
+    settings.GO_ON_SECONDS = 60.0
+    train_chunk = clients._train_chunk
+
+    def killed_in_round_2(assignments, going_on):
+        if assignments[0].training_round.number == 2:
+            raise KeyboardInterrupt
+        return train_chunk(assignments, going_on)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clients, "_train_chunk", killed_in_round_2)
+        with pytest.raises(KeyboardInterrupt):
+            queue.work()
+    taken = RoundAssignment.objects.filter(training_round__run=run, status=Status.TRAINING)
+    assert taken.exists()
+    settings.GO_ON_SECONDS = 0
+    queue.work_and_sweep()
+    assert taken.exists()  # its lease lives
+    for assignment in taken:
+        expire_lease(assignment)
+    queue.work_and_sweep()
+    run.refresh_from_db()
+    assert run.final_sha256 == once.final_sha256 != ""
+
+
 # --- Twice -------------------------------------------------------------------------------------
 
 

@@ -107,12 +107,12 @@ def test_a_round_past_its_deadline_is_closed(queue, training_round):
 def test_a_round_that_is_closed_and_not_aggregated_is_taken_up_after_a_lease(
     queue, training_round, settings, monkeypatch
 ):
-    def die(training_round):
+    def die(training_round, going_on):
         raise KeyboardInterrupt
 
     assignment_ids = list(training_round.assignments.values_list("pk", flat=True))
     with monkeypatch.context() as patch:
-        patch.setattr("training.services.rounds.aggregate_round", die)
+        patch.setattr("training.services.rounds._aggregate", die)
         with pytest.raises(KeyboardInterrupt):
             services.train_clients(assignment_ids)
     training_round.refresh_from_db()

@@ -29,7 +29,7 @@ from training.objects import (
     save_packed,
     save_params,
 )
-from training.services.rounds import close_round, run_scaling
+from training.services.rounds import GoingOn, close_round, run_scaling
 from training.services.updates import (
     FinishedUpdate,
     client_state,
@@ -58,9 +58,12 @@ class TrainedClient:
 def train_clients(assignment_ids: Sequence[int]) -> None:
     """Do the hospitals' part of a round: claim, train, store, record; then close the round.
 
-    Whoever finds the assignments taken, or done, does nothing. An error of one hospital is written
-    on its assignment and does not stop the others.
+    Who has opened the next round by that takes its own part of it at once, for some seconds: with
+    small models a message would take longer than the training. Whoever finds the assignments
+    taken, or done, does nothing. An error of one hospital is written on its assignment and does not
+    stop the others.
     """
+    started = time.monotonic()
     # The round and its run once, not once a hospital: a run's plan is long to read.
     rounds = Prefetch("training_round", TrainingRound.objects.select_related("run"))
     assignments = (
@@ -68,9 +71,17 @@ def train_clients(assignment_ids: Sequence[int]) -> None:
         .prefetch_related(rounds)
         .claim(assignment_ids)
     )
-    if not assignments:
-        return
-    let_go_of_removed()
+    if assignments:
+        let_go_of_removed()
+    while assignments:
+        going_on = GoingOn() if time.monotonic() - started < settings.GO_ON_SECONDS else None
+        assignments = _train_chunk(assignments, going_on)
+
+
+def _train_chunk(
+    assignments: Sequence[RoundAssignment], going_on: GoingOn | None
+) -> list[RoundAssignment]:
+    """Train what is claimed; returns what it has claimed of the round that was opened by that."""
     plans = {
         a.training_round: TrainingPlan.from_json(a.training_round.run.plan) for a in assignments
     }
@@ -93,7 +104,8 @@ def train_clients(assignment_ids: Sequence[int]) -> None:
     finally:
         _store_and_record(trained)  # also where something unforeseen ends the chunk
     for training_round in plans:
-        close_round(training_round)
+        close_round(training_round, going_on=going_on)
+    return going_on.assignments if going_on else []
 
 
 class Heartbeat:

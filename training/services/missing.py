@@ -11,11 +11,14 @@ OnMiss = TrainingRun.OnMiss
 def why_it_fails(training_round: TrainingRound) -> str:
     """Why a round, to which nobody owes an update any more, must not go on; empty if it may."""
     run = training_round.run
+    statuses = list(training_round.assignments.order_by().values_list("status", flat=True))
+    num_in, quorum = statuses.count(RoundAssignment.Status.SUBMITTED), max(run.quorum, 1)
+    if quorum <= num_in == len(statuses):
+        return ""
     missing = missing_assignments(training_round)
     reasons = "; ".join(
         f"{each.envoy}: {each.reason or each.get_status_display()}" for each in missing
     )
-    num_in, quorum = training_round.assignments.submitted().count(), max(run.quorum, 1)
     if num_in < quorum:
         return f"{num_in} of {quorum} needed updates came in. {reasons}"
     if not missing:

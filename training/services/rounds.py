@@ -5,7 +5,8 @@ twice, by two workers, or again after a crash: it happens once.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from diagnoses.models import Snapshot
 from envoys.errors import LostObjectError, StorageError
+from envoys.work import lease_holder
 from federated.errors import FederatedError
 from federated.params import params_sha256
 from federated.plan import TrainingPlan
@@ -30,7 +32,7 @@ from training.models import (
 )
 from training.objects import load_params, params_key, read_once, save_params
 from training.services.missing import whom_it_waits_for, why_it_fails
-from training.services.screening import hold_outliers, outlook_of, screen_updates
+from training.services.screening import Screened, hold_outliers, outlook_of, screen_updates
 from training.services.updates import (
     LostUpdateError,
     accepted_updates,
@@ -52,8 +54,34 @@ def run_scaling(run: TrainingRun) -> FeatureScaling:
     return FeatureScaling(tuple(run.scaling["mean"]), tuple(run.scaling["std"]))
 
 
+@dataclass
+class GoingOn:
+    """A worker that takes up a part of the round it opens at once, without a message.
+
+    Attributes:
+        holder: who has the lease.
+        assignments: what it has taken; all that it needs of them is in memory.
+    """
+
+    holder: str = field(default_factory=lease_holder)
+    assignments: list[RoundAssignment] = field(default_factory=list)
+
+    def take(self, chunk: Sequence[RoundAssignment]) -> None:
+        """Claim assignments that are about to be written."""
+        for assignment in chunk:
+            assignment.status = RoundAssignment.WORKING
+            assignment.attempt = 1
+            assignment.holder = self.holder
+            assignment.leased_until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+
+
 def open_round(
-    run: TrainingRun, number: int, *, base_sha256: str = "", state_sha256: str = ""
+    run: TrainingRun,
+    number: int,
+    *,
+    base_sha256: str = "",
+    state_sha256: str = "",
+    going_on: GoingOn | None = None,
 ) -> TrainingRound:
     """Write a round and what each taking part owes it; call it in the transaction that asks."""
     training_round = TrainingRound.objects.create(
@@ -66,19 +94,30 @@ def open_round(
     # Round 0 waits until the data are frozen; from then on it is known here what to hand out.
     now = timezone.now() if number > 0 else None
     participants = run.participants.filter(sits_out_because="", snapshot__isnull=False)
-    assignments = RoundAssignment.objects.bulk_create(
+    assignments = [
         RoundAssignment(
             training_round=training_round,
             envoy=participant.envoy,
             snapshot=participant.snapshot,
             enqueued_at=now,
         )
-        for participant in participants.select_related("snapshot", "envoy")
-    )
-    if now is None:
-        transaction.on_commit(lambda: enqueue_assignments(training_round))
-    else:
-        transaction.on_commit(lambda: _hand_out(assignments))
+        for participant in participants.order_by("pk").select_related("snapshot", "envoy")
+    ]
+    chunks = _chunks(assignments) if now else []
+    taken: list[RoundAssignment] = []
+    if going_on and chunks and not chunks[0][0].envoy.queue:
+        taken = chunks.pop(0)
+        going_on.take(taken)
+    RoundAssignment.objects.bulk_create(assignments)
+
+    def hand_out() -> None:
+        if now is None:
+            enqueue_assignments(training_round)
+        _hand_out(chunks)
+        if going_on:
+            going_on.assignments += taken
+
+    transaction.on_commit(hand_out)
     return training_round
 
 
@@ -105,24 +144,28 @@ def enqueue_assignments(training_round: TrainingRound) -> int:
     RoundAssignment.objects.filter(pk__in=[assignment.pk for assignment in due]).update(
         enqueued_at=timezone.now()
     )
-    _hand_out(due)
+    _hand_out(_chunks(due))
     return len(due)
 
 
-def _hand_out(due: Sequence[RoundAssignment]) -> None:
-    """Hosted envoys in as many chunks as the pool has processes.
+def _chunks(due: Sequence[RoundAssignment]) -> list[list[RoundAssignment]]:
+    """Hosted envoys in as many chunks as the pool has processes; the others one by one.
 
     A message and a transaction per client cost more than the training. An envoy with a queue of
     its own gets a message of its own.
     """
+    shared = [assignment for assignment in due if not assignment.envoy.queue]
+    chunks = balanced_chunks(shared, settings.WORKER_PROCESSES)
+    return chunks + [[assignment] for assignment in due if assignment.envoy.queue]
+
+
+def _hand_out(chunks: Iterable[Sequence[RoundAssignment]]) -> None:
     from training.tasks import train_clients_task
 
-    shared = [a for a in due if not a.envoy.queue]
-    for chunk in balanced_chunks(shared, settings.WORKER_PROCESSES):
-        train_clients_task.delay([assignment.pk for assignment in chunk])
-    for assignment in due:
-        if assignment.envoy.queue:
-            train_clients_task.apply_async(([assignment.pk],), queue=assignment.envoy.queue)
+    for chunk in chunks:
+        train_clients_task.apply_async(
+            ([assignment.pk for assignment in chunk],), queue=chunk[0].envoy.queue or None
+        )
 
 
 def balanced_chunks(
@@ -138,7 +181,7 @@ def balanced_chunks(
     return [chunk for chunk in chunks if chunk]
 
 
-def close_round(training_round: TrainingRound) -> bool:
+def close_round(training_round: TrainingRound, *, going_on: GoingOn | None = None) -> bool:
     """Close a round to updates if all are in, or its deadline has passed; then aggregate it.
 
     Where somebody is missing, the run's `on_miss` says what follows: the round goes on with a quorum
@@ -146,7 +189,7 @@ def close_round(training_round: TrainingRound) -> bool:
     or it stays open, with the reason on its row, for a person to decide.
     """
     if _close(training_round):
-        aggregate_round(training_round)
+        _aggregate(training_round, going_on)
         return True
     return False
 
@@ -160,12 +203,13 @@ def _close(training_round: TrainingRound) -> bool:
     waits = training_round.run.on_miss == TrainingRun.OnMiss.WAIT
     with transaction.atomic():
         # The round's row, as whoever asks again, goes on without a hospital or stops the run.
-        if collecting.select_for_update().first() is None:
+        locked = collecting.select_for_update().only("deadline_at").order_by().first()
+        if locked is None:
             return False
         if waits and (reason := whom_it_waits_for(training_round)):
             collecting.may_close(now).exclude(reason=reason).update(reason=reason)
             return False
-        if not waits and collecting.past_deadline(now).exists():
+        if not waits and locked.deadline_at is not None and locked.deadline_at < now:
             # First the assignments: one that is submitted meanwhile is either in, or late. Only
             # the rows' own columns decide, which PostgreSQL looks at again after waiting.
             RoundAssignment.objects.filter(training_round_id=training_round.pk).unfinished().update(
@@ -175,11 +219,12 @@ def _close(training_round: TrainingRound) -> bool:
             )
         reason = why_it_fails(training_round)
         if not reason:
-            return bool(
-                collecting.all_in().update(
-                    status=TrainingRound.Status.CLOSED, closed_at=now, reason=""
-                )
-            )
+            closed = {"status": TrainingRound.Status.CLOSED, "closed_at": now, "reason": ""}
+            if not collecting.all_in().update(**closed):
+                return False
+            for name, value in closed.items():
+                setattr(training_round, name, value)
+            return True
         if collecting.all_in().update(
             status=TrainingRound.Status.FAILED, reason=reason, closed_at=now
         ):
@@ -201,15 +246,24 @@ def aggregate_round(training_round: TrainingRound) -> bool:
     whose base parameters are gone fails, and its run with it.
     """
     training_round = TrainingRound.objects.select_related("run__study").get(pk=training_round.pk)
+    return _aggregate(training_round, None)
+
+
+def _aggregate(training_round: TrainingRound, going_on: GoingOn | None) -> bool:
     if training_round.status != TrainingRound.Status.CLOSED or training_round.reason:
         return False
     try:
         if training_round.number == 0:
-            return _finish_statistics(training_round, accepted_updates(training_round))
+            return _finish_statistics(training_round, accepted_updates(training_round), going_on)
         with read_once():
-            if not settle_round(training_round, screen_updates(training_round)):
+            screened = screen_updates(training_round)
+            if screened.is_plain:
+                return _finish_training(training_round, screened, going_on)
+            # Who is held is written down at once, and decides whether the round goes on.
+            if not settle_round(training_round, screened.screenings):
                 return False
-            return _finish_training(training_round, accepted_updates(training_round))
+            screened = Screened(accepted_updates(training_round))
+            return _finish_training(training_round, screened, going_on)
     except LostUpdateError as lost:
         _ask_again(training_round, lost.update, str(lost))
         return False
@@ -268,7 +322,9 @@ def _left_out(training_round: TrainingRound) -> str:
     )
 
 
-def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:
+def _finish_statistics(
+    training_round: TrainingRound, updates: list[ReceivedUpdate], going_on: GoingOn | None
+) -> bool:
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     check_classes(plan, (update.metrics["classes"] for update in updates))
@@ -278,14 +334,15 @@ def _finish_statistics(training_round: TrainingRound, updates: list[ReceivedUpda
     with transaction.atomic():
         if not _mark_aggregated(training_round, object_sha256):
             return False
+        run.scaling = {"mean": list(scaling.mean), "std": list(scaling.std)}
         TrainingRun.objects.active().filter(pk=run.pk).update(
-            scaling={"mean": list(scaling.mean), "std": list(scaling.std)},
+            scaling=run.scaling,
             params_sha256=object_sha256,
             status=TrainingRun.Status.TRAINING,
             training_at=timezone.now(),
         )
         _sit_out_without_statistics(training_round)
-        open_round(run, 1, base_sha256=object_sha256)
+        open_round(run, 1, base_sha256=object_sha256, going_on=going_on)
     return True
 
 
@@ -298,21 +355,26 @@ def _sit_out_without_statistics(training_round: TrainingRound) -> None:
         ).update(sits_out_because=assignment.reason or assignment.get_status_display())
 
 
-def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate]) -> bool:
+def _finish_training(
+    training_round: TrainingRound, screened: Screened, going_on: GoingOn | None
+) -> bool:
     from training.services.reports import request_report  # it needs this module
 
     run = training_round.run
     plan = TrainingPlan.from_json(run.plan)
     base_params = load_params(training_round.base_sha256)
     state = round_state(training_round, plan, base_params)
-    params, state = next_params(plan, base_params, client_updates(updates), state)
+    params, state = next_params(plan, base_params, client_updates(screened.updates), state)
     object_sha256 = save_params(params)
     state_sha256 = save_params(state) if state else ""
     is_last = run.mode == TrainingRun.Mode.MANUAL or training_round.number >= plan.num_rounds
-    versions = create_versions(training_round, params, base_params, updates) if is_last else None
+    versions = None
+    if is_last:
+        versions = create_versions(training_round, params, base_params, screened.updates)
     with transaction.atomic():
         if not _mark_aggregated(training_round, object_sha256):
             return False
+        screened.save_figures()
         if versions is None:
             TrainingRun.objects.filter(pk=run.pk).update(params_sha256=object_sha256)
             open_round(
@@ -320,6 +382,7 @@ def _finish_training(training_round: TrainingRound, updates: list[ReceivedUpdate
                 training_round.number + 1,
                 base_sha256=object_sha256,
                 state_sha256=state_sha256,
+                going_on=going_on,
             )
         else:
             versions.save()

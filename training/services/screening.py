@@ -1,7 +1,7 @@
 """A round's updates, screened before they count; and what becomes of those that are held."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db.models import QuerySet
 
@@ -19,8 +19,30 @@ Verdict = ReceivedUpdate.Verdict
 HELD = (Verdict.QUARANTINED, Verdict.REJECTED)
 
 
-def screen_updates(training_round: TrainingRound) -> dict[str, Screening]:
-    """Compare the updates of a closed round, by hospital; empty where that has been done.
+@dataclass
+class Screened:
+    """A round's updates, and how they stand to each other; nothing of it is written yet.
+
+    Attributes:
+        updates: what counts and what is held, sorted by hospital.
+        screenings: by hospital; empty where they have been compared before.
+        is_plain: nothing is odd, nothing is held and enough count: there is nothing to decide.
+    """
+
+    updates: list[ReceivedUpdate]
+    screenings: dict[str, Screening] = field(default_factory=dict)
+    is_plain: bool = False
+
+    def save_figures(self) -> None:
+        """Write down how they stand to each other. Call it with the round's row locked."""
+        for update in self.updates if self.screenings else ():
+            update.screening = self.screenings[update.assignment.envoy.slug].figures_to_json()
+        if self.screenings:
+            ReceivedUpdate.objects.bulk_update(self.updates, ["screening"])
+
+
+def screen_updates(training_round: TrainingRound) -> Screened:
+    """Compare the updates of a closed round, unless that has been done.
 
     The run's earlier rounds are over, so that whoever asks comes to the same answer.
 
@@ -28,17 +50,26 @@ def screen_updates(training_round: TrainingRound) -> dict[str, Screening]:
         LostUpdateError: an update's object is gone or damaged.
         StorageError: out of reach for now.
     """
-    standing = submitted_updates(training_round)
+    run = training_round.run
+    updates = submitted_updates(training_round)
+    if all(update.screening for update in updates):
+        return Screened(updates)
+    plan = TrainingPlan.from_json(run.plan)
     trusted = _trusted(training_round)
-    if all(update.screening for update in standing):
-        return {}
-    return screen_round(
-        TrainingPlan.from_json(training_round.run.plan),
-        lambda: client_updates(standing),
+    screenings = screen_round(
+        plan,
+        lambda: client_updates(updates),
         last_counted=_last_counted(training_round),
         held_since=_held_since(training_round, HELD, trusted),
         trusted=trusted,
     )
+    is_plain = (
+        len(updates) >= num_needed(run)
+        and all(update.verdict == Verdict.ACCEPTED and not update.screening for update in updates)
+        and not any(found.is_outlier for found in screenings.values())
+        and mandatory_ids(training_round) <= {update.assignment.envoy_id for update in updates}
+    )
+    return Screened(updates, screenings, is_plain)
 
 
 def hold_outliers(training_round: TrainingRound, screenings: Mapping[str, Screening]) -> None:
@@ -61,8 +92,8 @@ def hold_outliers(training_round: TrainingRound, screenings: Mapping[str, Screen
             continue
         update.screening = screenings[name].figures_to_json()
         values = _judged(screenings[name], rejected.get(name), trusted.get(name))
-        for field, value in values.items():
-            setattr(update, field, value)
+        for column, value in values.items():
+            setattr(update, column, value)
         judged.append(update)
     # Only who holds the round's row changes these, so that what was read above still stands.
     ReceivedUpdate.objects.bulk_update(judged, ["screening"])
@@ -90,7 +121,7 @@ def _judged(
 def submitted_updates(training_round: TrainingRound) -> list[ReceivedUpdate]:
     """What counts and what is held, sorted by hospital in Python: collations differ."""
     updates = _submitted(training_round).select_related("assignment__envoy")
-    return sorted(updates, key=lambda update: update.assignment.envoy.slug)
+    return sorted(updates.order_by(), key=lambda update: update.assignment.envoy.slug)
 
 
 def _submitted(training_round: TrainingRound) -> QuerySet[ReceivedUpdate]:
@@ -135,23 +166,30 @@ def _trusted(training_round: TrainingRound) -> dict[str, float]:
 
 def _last_counted(training_round: TrainingRound) -> Callable[[str], Params | None]:
     """The change of a hospital's last update that counted in the run, read when it is asked for."""
-    rows = (
-        ReceivedUpdate.objects.filter(
-            assignment__training_round__run=training_round.run_id,
-            assignment__training_round__number__gte=1,
-            assignment__training_round__number__lt=training_round.number,
-            verdict=Verdict.ACCEPTED,
-        )
-        .order_by("assignment__training_round__number")
-        .values_list("assignment__envoy__slug", "sha256")
-    )
-    newest = dict(rows)
+    counted = ReceivedUpdate.objects.filter(
+        assignment__training_round__run=training_round.run_id, verdict=Verdict.ACCEPTED
+    ).values_list("assignment__envoy__slug", "sha256")
+    before = training_round.number - 1
+    newest = dict(counted.filter(assignment__training_round__number=before)) if before else {}
+    earlier: dict[str, str] | None = None  # as a run goes on, far more rows
+
+    def find(client_id: str) -> str | None:
+        nonlocal earlier
+        if client_id in newest:
+            return newest[client_id]
+        if earlier is None:
+            rows = counted.filter(assignment__training_round__number__range=(1, before - 1))
+            earlier = dict(
+                rows.order_by("assignment__training_round__number") if before > 1 else ()
+            )
+        return earlier.get(client_id)
 
     def read(client_id: str) -> Params | None:
-        if client_id not in newest:
+        sha256 = find(client_id)
+        if sha256 is None:
             return None
         try:
-            params = load_params(newest[client_id])
+            params = load_params(sha256)
         except LostObjectError:
             return None  # it has counted, and cannot be sent again: the others remain to compare
         return unpack_update(client_id, params, 1).delta_params

@@ -122,7 +122,7 @@ def accepted_updates(training_round: TrainingRound) -> list[ReceivedUpdate]:
     updates = ReceivedUpdate.objects.filter(
         assignment__training_round=training_round, verdict=ReceivedUpdate.Verdict.ACCEPTED
     ).select_related("assignment__envoy")
-    return sorted(updates, key=lambda update: update.assignment.envoy.slug)
+    return sorted(updates.order_by(), key=lambda update: update.assignment.envoy.slug)
 
 
 def update_params(update: ReceivedUpdate) -> Params:

@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
@@ -33,6 +35,8 @@ from training.services.updates import update_params
 
 Kind = ModelVersion.Kind
 MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
+STORED_AT_ONCE = 8
+STORED_BYTES = 16 * 2**20  # of the parameters stored at once
 
 
 @dataclass
@@ -75,30 +79,41 @@ def create_versions(
     )
     own = ModelVersion.objects.filter(study=study, kind=Kind.FINE_TUNED, envoy__isnull=False)
     newest = dict(own.order_by().values_list("envoy").annotate(Max("number")))
-    notes = []
-    for update in updates:
-        envoy = update.assignment.envoy
+    folder = f"{study.storage_prefix}trained_model/{training_round.run.started_at:%Y%m%dT%H%M%SZ}"
+
+    def trained(update: ReceivedUpdate) -> Params:
         delta_params = update_params(update)
-        local_params: Params = {
-            name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)
-        }
+        return {name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)}
+
+    def store_own(update: ReceivedUpdate, local_params: Params) -> ModelVersion | str:
+        envoy = update.assignment.envoy
         number = newest.get(envoy.pk, 0) + 1
         manifest = _manifest(training_round, local_params, number, [update])
-        started_at = training_round.run.started_at
-        folder = f"{study.storage_prefix}trained_model/{started_at:%Y%m%dT%H%M%SZ}"
+        metrics = json.dumps(update.metrics, indent=2, sort_keys=True).encode()
         try:
-            storage = envoy_storage(envoy)
-            metrics = json.dumps(update.metrics, indent=2, sort_keys=True).encode()
             sha256 = _write_model(
-                storage, folder, local_params, manifest, {"metrics.json": metrics}
+                envoy_storage(envoy), folder, local_params, manifest, {"metrics.json": metrics}
             )
         except StorageError as error:
-            notes.append(f"{envoy}'s own model was not stored: {error}")
-            continue
+            return f"{envoy}'s own model was not stored: {error}"
         row = _version(training_round, envoy, Kind.FINE_TUNED, number, folder, manifest, sha256)
         row.metrics = update.metrics
-        prepared.rows.append(row)
-    prepared.notes = " ".join(notes)
+        return row
+
+    # On folders side by side, to wait for the disk together; few at once where a model is large. A
+    # bucket's connection is a thread's own, and takes longer to make than what is sent.
+    model_bytes = sum(value.nbytes for value in params.values())
+    num_at_once = min(STORED_AT_ONCE, max(1, STORED_BYTES // max(model_bytes, 1)))
+    if settings.DIRECTOR_S3_BUCKET_NAME:
+        num_at_once = 1
+    stored: list[ModelVersion | str] = []
+    with ThreadPoolExecutor(num_at_once) as pool:
+        store = map if num_at_once == 1 else pool.map
+        for start in range(0, len(updates), num_at_once):
+            together = updates[start : start + num_at_once]
+            stored += store(store_own, together, [trained(update) for update in together])
+    prepared.rows += [row for row in stored if isinstance(row, ModelVersion)]
+    prepared.notes = " ".join(note for note in stored if isinstance(note, str))
     return prepared
 
 

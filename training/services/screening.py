@@ -54,10 +54,9 @@ def screen_updates(training_round: TrainingRound) -> Screened:
     updates = submitted_updates(training_round)
     if all(update.screening for update in updates):
         return Screened(updates)
-    plan = TrainingPlan.from_json(run.plan)
     trusted = _trusted(training_round)
     screenings = screen_round(
-        plan,
+        TrainingPlan.from_json(run.plan),
         lambda: client_updates(updates),
         last_counted=_last_counted(training_round),
         held_since=_held_since(training_round, HELD, trusted),

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby bench bench-local attack screening outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages bench-audit notebooks bench-enumeration fuzz screens lock licences test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby bench soak bench-local attack screening outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages bench-audit notebooks bench-enumeration fuzz screens lock licences test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -35,6 +35,9 @@ reproduce-flamby: install
 
 bench: install
 	@$(BIN)/python -m techlife.bench $(ARGS)
+
+soak: install
+	@$(BIN)/python -m techlife.bench.soak $(ARGS)
 
 bench-local: install
 	@$(BIN)/python -m federated.local_bench $(ARGS)

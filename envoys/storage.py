@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +255,16 @@ def delete_object(storage: Storage, key: str) -> None:
         storage.delete(key)
 
 
+def object_size(storage: Storage, key: str) -> int | None:
+    """Its number of bytes; None if it is not there. Raises StorageError."""
+    check_key(key)
+    try:
+        with storage_errors(storage, key, "looked up"):
+            return storage.size(key) if storage.exists(key) else None
+    except LostObjectError:  # between the two
+        return None
+
+
 def last_changed(storage: Storage, key: str) -> datetime | None:
     """When an object was stored; None if it is gone. Raises StorageError."""
     check_key(key)
@@ -269,14 +280,26 @@ def list_objects(storage: Storage) -> Iterator[tuple[str, int]]:
     with storage_errors(storage, "its list of objects", "read"):
         if isinstance(storage, FolderStorage):
             folder = Path(storage.location)
-            files = (path for path in folder.rglob("*") if path.is_file())
-            found = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+            found = [
+                (path.relative_to(folder).as_posix(), num_bytes)
+                for path in folder.rglob("*")
+                if (num_bytes := _file_size(path)) is not None
+            ]
         else:
             prefix = _s3_prefix(storage)
             found = [
                 (each.key.removeprefix(prefix), each.size) for each in _s3_objects(storage).all()
             ]
     yield from sorted(found)
+
+
+def _file_size(path: Path) -> int | None:
+    """None for what is no object: a folder, what is still being written, what has just gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) and path.name[0] != "." else None
 
 
 def _s3_objects(storage: Any) -> Any:

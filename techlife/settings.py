@@ -302,12 +302,24 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60.0,
         "options": {"expires": 60.0},
     },
+    "remove-old-objects": {
+        "task": "training.tasks.remove_old_objects_task",
+        "schedule": SWEEP_SECONDS * 5,
+        "options": {"expires": SWEEP_SECONDS * 5},
+    },
     "watch-readings": {
         "task": "publichealth.tasks.watch_readings_task",
         "schedule": SWEEP_SECONDS,
         "options": {"expires": SWEEP_SECONDS * 5},
     },
 }
+# Of so many of its newest rounds a run under way keeps updates and parameters, and of those younger
+# than so long, which is to be longer than a backup takes; one that was checked keeps its last round.
+# Without rounds, all are kept.
+KEEP_ROUNDS: int = env.int("TECHLIFE_KEEP_ROUNDS", default=10)
+KEEP_HOURS: float = env.float("TECHLIFE_KEEP_HOURS", default=1.0)
+if KEEP_ROUNDS < 0 or KEEP_HOURS < 0:
+    raise ImproperlyConfigured("TECHLIFE_KEEP_ROUNDS and TECHLIFE_KEEP_HOURS cannot be below 0")
 # How long a reading without an outcome, which no study trains on, is kept.
 READING_DAYS: float = env.float("TECHLIFE_READING_DAYS", default=7.0)
 # How often a node's newest readings are held against what the served model was trained on.

@@ -1,6 +1,7 @@
 """What the page of the manual rounds shows: who can be launched, who has trained, what came of it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from envoys.models import Envoy
@@ -41,6 +42,15 @@ class ManualRound:
         if not (self.run and self.run.is_active):
             return False
         return not self.is_open or any(each.is_active for each in self.assignments)
+
+    @property
+    def missing(self) -> list[tuple[Envoy, datetime]]:
+        """Who has not sent, and since when it is waited for: its data is frozen as it is launched."""
+        return [
+            (each.envoy, each.snapshot.created_at)
+            for each in self.assignments
+            if each.status != RoundAssignment.Status.SUBMITTED
+        ]
 
     @property
     def num_in(self) -> int:

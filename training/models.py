@@ -213,6 +213,10 @@ class TrainingRun(models.Model):
     # When its objects and hashes were gone through after its end, and what was wrong, in words.
     checked_at = models.DateTimeField(null=True)
     check_problems = models.JSONField(default=list)
+    # Of rounds 1 up to the one before this, updates and parameters need not be there any more; up
+    # to the one before that, they are gone. See `services.retention`.
+    objects_kept_from_round = models.PositiveIntegerField(default=0)
+    objects_removed_before_round = models.PositiveIntegerField(default=0)
 
     # No columns: whoever has looked says so, see `progress.with_counts`.
     num_partial_rounds: int | None = None
@@ -233,6 +237,14 @@ class TrainingRun(models.Model):
     @property
     def strategy_title(self) -> str:
         return _title_of(self.strategy)
+
+    def has_let_go_of(self, round_number: int) -> bool:
+        """Whether that round's objects may be gone; round 0 keeps its own."""
+        return 0 < round_number < self.objects_kept_from_round
+
+    @property
+    def last_round_let_go(self) -> int:
+        return max(self.objects_kept_from_round - 1, 0)
 
     @property
     def is_partial(self) -> bool:

@@ -628,7 +628,7 @@ def current_round(
             because = f": {participant.sits_out_because}" if is_visible else ""
             missing.append(Missing(participant.envoy.name, None, f"sits out{because}"))
         elif assignment.status != RoundAssignment.Status.SUBMITTED:
-            missing.append(missing_hospital(participant.envoy.name, newest, assignment, is_visible))
+            missing.append(missing_hospital(participant, newest, assignment, is_visible))
     return CurrentRound(
         number=newest.number,
         opened_at=newest.opened_at,
@@ -641,14 +641,21 @@ def current_round(
 
 
 def missing_hospital(
-    name: str, training_round: TrainingRound, assignment: AssignmentFacts, is_visible: bool
+    participant: RunParticipant,
+    training_round: TrainingRound,
+    assignment: AssignmentFacts,
+    is_visible: bool,
 ) -> Missing:
+    name = participant.envoy.name
     words = words_of(assignment, is_visible)
     words = words[:1].lower() + words[1:]
     if assignment.status == RoundAssignment.Status.TRAINING and assignment.attempt > 1:
         words = f"retrying, attempt {assignment.attempt}"
     if assignment.status in (RoundAssignment.Status.PENDING, RoundAssignment.Status.TRAINING):
-        return Missing(name, training_round.opened_at, words)
+        assert participant.snapshot is not None
+        # In manual mode hospitals join a round that is open: their data is frozen as they do.
+        since = max(training_round.opened_at, participant.snapshot.created_at)
+        return Missing(name, since, words)
     return Missing(name, None, words)
 
 

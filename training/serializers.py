@@ -275,6 +275,10 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
     is_partial = serializers.BooleanField(
         read_only=True, help_text="whether a round counted fewer than the run was started with"
     )
+    last_round_let_go = serializers.IntegerField(
+        read_only=True,
+        help_text="of rounds 1 to this one, updates and parameters are not kept; 0: all are",
+    )
 
     class Meta:
         model = TrainingRun
@@ -301,6 +305,7 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
             "training_at",
             "finished_at",
             "checked_at",
+            "last_round_let_go",
         ]
 
     def get_reason(self, run: TrainingRun) -> str:

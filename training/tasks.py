@@ -52,3 +52,10 @@ def check_rounds_task() -> None:
     from training.services import checking
 
     checking.check_often()
+
+
+@shared_task
+def remove_old_objects_task() -> None:
+    from training.services import retention
+
+    retention.remove_old_objects()

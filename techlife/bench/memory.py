@@ -49,6 +49,21 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return total
 
 
+def own_bytes(pid: int) -> tuple[int, int] | None:
+    """Of one process, what is resident, and what of that no other shares; None if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = {
+        name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines[1:])
+    }
+    if not kilobytes:  # it is a zombie
+        return None
+    private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return kilobytes["Rss"] * 1024, private * 1024
+
+
 class PeakMemory:
     """Samples processes in the background until it is left, where it samples once more."""
 

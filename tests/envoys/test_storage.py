@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import boto3
 import pytest
@@ -265,6 +266,23 @@ def test_a_bucket_is_made_once(bucket):
     assert make_bucket("a-new-bucket")
     assert not make_bucket("a-new-bucket")
     assert not make_bucket("director-bucket")
+
+
+def test_what_is_still_being_written_or_goes_meanwhile_is_not_listed(monkeypatch):
+    storage = director_storage()
+    for key in ("a.bin", "b.bin"):
+        write_object(storage, key, key.encode())
+    folder = Path(storage.path(""))
+    (folder / ".c.bin.half").write_bytes(b"hal")
+    stat = Path.stat
+
+    def gone(path, **kwargs):
+        if path.name == "a.bin":
+            raise FileNotFoundError
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert list(list_objects(storage)) == [("b.bin", 5)]
 
 
 def test_all_of_a_storage_is_listed_and_deleted_and_nothing_beside_it(storage):

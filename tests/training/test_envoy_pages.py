@@ -1,10 +1,11 @@
+import re
 from datetime import timedelta
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from diagnoses.models import CodeReport
+from diagnoses.models import CodeReport, Snapshot
 from envoys.models import Envoy, User
 from federated.code_report import seen_from_outside
 from tests.factories import (
@@ -262,6 +263,10 @@ def ready(study):
     return hospitals
 
 
+def text_of(page):
+    return " ".join(re.sub(r"<[^>]+>", "", page).split())
+
+
 def launch(client, envoy, study):
     url = reverse("training:envoy-launch", args=[envoy.pk])
     return client.post(url, {"study": study.pk}, follow=True).content.decode()
@@ -294,6 +299,24 @@ def test_a_hospital_is_launched_and_the_chosen_are_aggregated(
     assert "Launch Alpha" in page
     lineage = version.manifest["lineage"]["updates"]
     assert [update["envoy"] for update in lineage] == ["alpha", "beta"]
+
+
+def test_who_is_missing_from_a_manual_round_is_said_with_the_time_of_its_launch(
+    client, queue, scientist, study, ready
+):
+    launch(client, ready[0], study)
+    queue.work_and_sweep()
+    run = TrainingRun.objects.get()
+    run.rounds.update(opened_at=timezone.now() - timedelta(hours=3))
+    launch(client, ready[1], study)
+    asked = Snapshot.objects.get(envoy=ready[1]).created_at.strftime("%H:%M:%S")
+    missing = f"missing: Beta since {asked} UTC"
+    manual = text_of(get(client, MANUAL))
+    assert f"1 of 2 launched hospitals has trained, {missing}. The round stays open" in manual
+    page = text_of(client.get(reverse("training:run-detail", args=[run.pk])).content.decode())
+    assert f"1 of 2 in, {missing} (waiting)." in page
+    assert "A round needssomebody who aggregates what is in" in page
+    assert "deadline" not in page
 
 
 def test_what_is_refused_is_said_in_words(client, queue, scientist, study, ready):

@@ -62,6 +62,13 @@ class Findings:
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(problem)
 
+    def add(self, others: "Findings") -> None:
+        """What was found in a part of what was looked at."""
+        for name in ("num_rounds", "num_updates", "num_versions", "num_problems"):
+            setattr(self, name, getattr(self, name) + getattr(others, name))
+        self.notes += others.notes
+        self.problems += others.problems[: MOST_PROBLEMS - len(self.problems)]
+
 
 # --- Rows --------------------------------------------------------------------------------------
 
@@ -169,15 +176,10 @@ def check_runs(found: Findings, run_ids: list[int]) -> Iterator[Findings]:
             for _ in check_run(of_run, run):
                 yield found
         except StorageError:
-            for problem in of_run.problems:
-                found.tell(problem)
+            found.add(of_run)
             raise
-        for name in ("num_rounds", "num_updates", "num_versions"):
-            setattr(found, name, getattr(found, name) + getattr(of_run, name))
+        found.add(of_run)
         found.num_runs += 1
-        found.notes += of_run.notes
-        for problem in of_run.problems:
-            found.tell(problem)
         keep_findings(run, of_run)
         yield found
 
@@ -238,10 +240,8 @@ def check_run(found: Findings, run: TrainingRun) -> Iterator[None]:
     Raises:
         StorageError: storage is out of reach.
     """
-    try:
-        plan: TrainingPlan | None = TrainingPlan.from_json(run.plan)
-    except InvalidPlanError:
-        plan = None
+    plan = _plan_of(run)
+    if plan is None:
         found.notes.append(
             f"run {run.pk} was planned by another version of the program: its objects were checked,"
             " and its models were not made again"
@@ -250,7 +250,14 @@ def check_run(found: Findings, run: TrainingRun) -> Iterator[None]:
     rounds = {each.number: each for each in run.rounds.all()}
     for number in sorted(rounds):
         following = rounds.get(number + 1)
-        _check_round(found, rounds[number], following, plan)
+        if not run.has_let_go_of(number):
+            of_round = check_round(rounds[number], following, plan)
+            if of_round.num_problems:
+                run.refresh_from_db(fields=["objects_kept_from_round"])
+            # What went while it was looked at was checked before.
+            if not run.has_let_go_of(number):
+                found.add(of_round)
+        _check_chain(found, rounds[number], following)
         if rounds[number].status == TrainingRound.Status.AGGREGATED:
             newest = rounds[number].result_sha256
         found.num_rounds += 1
@@ -264,17 +271,20 @@ def check_run(found: Findings, run: TrainingRun) -> Iterator[None]:
         found.tell(f"run {run.pk}: finished, and made no version")
 
 
-def _check_round(
-    found: Findings,
-    training_round: TrainingRound,
-    following: TrainingRound | None,
-    plan: TrainingPlan | None,
-) -> None:
+def check_round(
+    training_round: TrainingRound, following: TrainingRound | None, plan: TrainingPlan | None
+) -> Findings:
+    """Read a round's counted updates, and make its model again; without a plan, read them only.
+
+    Raises:
+        StorageError: storage is out of reach.
+    """
+    found = Findings()
     updates = _counted_updates(training_round)
     found.num_updates += len(updates)
     if training_round.status != TrainingRound.Status.AGGREGATED or plan is None:
         _check_objects(found, training_round, updates)
-        return
+        return found
     try:
         if training_round.number == 0:
             _check_statistics(found, training_round, updates, plan)
@@ -288,11 +298,37 @@ def _check_round(
         raise
     except FederatedError as error:
         found.tell(f"{_round(training_round)}: its model cannot be made again: {error}")
-    if following and following.base_sha256 != training_round.result_sha256:
+    return found
+
+
+def check_rounds_before(run: TrainingRun, number: int) -> Iterator[tuple[int, Findings]]:
+    """Check those of a run's rounds that still keep their objects, up to the one before `number`.
+
+    Yields each round's number with what was found. Raises StorageError: it is out of reach.
+    """
+    plan = _plan_of(run)
+    rounds = {each.number: each for each in run.rounds.filter(number__lte=number)}
+    for each in range(max(run.objects_kept_from_round, 1), number):
+        yield each, check_round(rounds[each], rounds.get(each + 1), plan)
+
+
+def _check_chain(
+    found: Findings, training_round: TrainingRound, following: TrainingRound | None
+) -> None:
+    is_made = training_round.status == TrainingRound.Status.AGGREGATED
+    if is_made and following and following.base_sha256 != training_round.result_sha256:
         found.tell(
             f"{_round(following)}: it started from {following.base_sha256[:12]}, the round before"
             f" made {training_round.result_sha256[:12]}"
         )
+
+
+def _plan_of(run: TrainingRun) -> TrainingPlan | None:
+    """None for the plan of another version of the program."""
+    try:
+        return TrainingPlan.from_json(run.plan)
+    except InvalidPlanError:
+        return None
 
 
 def _counted_updates(training_round: TrainingRound) -> list[ReceivedUpdate]:

@@ -109,11 +109,14 @@ def new_subject_id() -> str:
 
 
 class Patient(models.Model):
-    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="patients")
+    # No index of its own: others begin with it, and each costs an import.
+    envoy = models.ForeignKey(
+        Envoy, on_delete=models.PROTECT, related_name="patients", db_index=False
+    )
     subject_id = models.CharField(max_length=64, default=new_subject_id)
     name = EncryptedTextField(blank=True)
     phone = EncryptedTextField(blank=True)
-    name_index = models.CharField(max_length=64, blank=True, db_index=True)
+    name_index = models.CharField(max_length=64, blank=True)
     sex = models.CharField(max_length=1, choices=Sex.choices, blank=True)
     birth_year = models.PositiveSmallIntegerField(null=True, blank=True)
     source_import = models.ForeignKey(
@@ -170,7 +173,10 @@ class AdmissionQuerySet(ImportedQuerySet):
 class Admission(models.Model):
     """A stay: the unit that is predicted. An empty value is not known, never zero."""
 
-    envoy = models.ForeignKey(Envoy, on_delete=models.PROTECT, related_name="admissions")
+    # No index of its own: `one_admission_per_hadm_id` begins with it.
+    envoy = models.ForeignKey(
+        Envoy, on_delete=models.PROTECT, related_name="admissions", db_index=False
+    )
     patient = models.ForeignKey(Patient, on_delete=models.PROTECT, related_name="admissions")
     hadm_id = models.CharField(max_length=64)
     age = models.FloatField(null=True, blank=True)  # years; the middle of a band
@@ -233,9 +239,13 @@ class Diagnosis(models.Model):
     seq_num = models.PositiveIntegerField()
     icd_code = models.CharField(max_length=8)  # without the dot
     icd_version = models.PositiveSmallIntegerField(choices=[(9, "ICD-9"), (10, "ICD-10")])
-    recorded_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    recorded_by = models.ForeignKey(
+        User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     recorded_at = models.DateTimeField(auto_now_add=True)
-    struck_out_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    struck_out_by = models.ForeignKey(
+        User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     struck_out_at = models.DateTimeField(null=True)
 
     objects = DiagnosisQuerySet.as_manager()
@@ -248,6 +258,19 @@ class Diagnosis(models.Model):
                 condition=Q(struck_out_at__isnull=True),
                 name="one_standing_diagnosis_per_place",
             )
+        ]
+        # Of an imported diagnosis there is neither, and most are imported.
+        indexes = [
+            models.Index(
+                fields=["recorded_by"],
+                condition=Q(recorded_by__isnull=False),
+                name="diagnoses_recorded_by",
+            ),
+            models.Index(
+                fields=["struck_out_by"],
+                condition=Q(struck_out_by__isnull=False),
+                name="diagnoses_struck_out_by",
+            ),
         ]
 
     def __str__(self) -> str:

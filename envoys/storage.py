@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage
@@ -31,6 +32,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
 MAX_ATTEMPTS = 3
 WAITS_AT_ONCE = 8
+LARGE_BYTES = 4 * 2**20  # from here on, hashing has a thread of its own
+CHUNK_BYTES = 2**20
 
 
 class FolderStorage(FileSystemStorage):
@@ -160,6 +163,34 @@ def read_object(storage: Storage, key: str, *, sha256: str | None) -> bytes:
     if sha256 is not None:
         _check_found(storage, key, hashlib.sha256(content).hexdigest(), sha256)
     return content
+
+
+def read_buffer(storage: Storage, key: str, *, sha256: str) -> memoryview:
+    """As `read_object`, for objects that may be large: they are hashed while they are read."""
+    with open_object(storage, key, sha256=None) as file, storage_errors(storage, key, "read"):
+        num_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        # NumPy's memory comes in huge pages where there are any: to get 40 MB in small ones takes
+        # longer than to read the file.
+        content = np.empty(num_bytes, np.uint8).data
+        found = _fill(content, file)
+    _check_found(storage, key, found, sha256)
+    return content
+
+
+def _fill(content: memoryview, file: BinaryIO) -> str:
+    """Read a file into memory of its size; returns the sha256, in hex, of what was read."""
+    digest = hashlib.sha256()
+    if len(content) < LARGE_BYTES:  # sooner done than a thread is started
+        file.readinto(content)  # type: ignore[attr-defined]
+        digest.update(content)
+        return digest.hexdigest()
+    remaining = content
+    with ThreadPoolExecutor(max_workers=1) as hashing:
+        while num_read := file.readinto(remaining[:CHUNK_BYTES]):  # type: ignore[attr-defined]
+            hashing.submit(digest.update, remaining[:num_read])
+            remaining = remaining[num_read:]
+    return digest.hexdigest()
 
 
 def _check_found(storage: Storage, key: str, found: str, recorded: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.errors import EmptyRoundError
-from federated.params import Params, check_same_shapes, in_parts, shapes_of
+from federated.params import PART_SIZE, Params, check_same_shapes, in_parts, shapes_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class WeightedSum:
         self._weight = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._shapes: Params = {}  # as the first one's, without its values
+        self._term = np.empty(PART_SIZE)
 
     def add(self, params: Params, *, weight: int) -> None:
         if not self._sums:
@@ -38,7 +39,8 @@ class WeightedSum:
         check_same_shapes(self._shapes, params)
         for name, total in self._sums.items():
             for part, added in in_parts(total, params[name]):
-                part += weight * added.astype(np.float64)
+                term = np.multiply(added, weight, out=self._term[: part.size], dtype=np.float64)
+                part += term
         self._weight += weight
 
     def mean(self) -> Params:

@@ -240,7 +240,7 @@ class Supervisor:
         for child in self.children.values():
             if not child.has_ended:
                 continue
-            self._end(child)  # what it has left behind, as the worker its scheduler
+            self._end(child)  # what it has left behind, as the worker its pool
             if child.may_end and child.has_succeeded:
                 self.report(f"The {child.name} {child.describe_end()}; see {child.log}")
                 child.process = None
@@ -417,16 +417,27 @@ def _answers_ping(client: redis.Redis) -> bool:
 
 
 def start_worker(supervisor: Supervisor) -> None:
-    """Start the training pool with the scheduler; `wait_for_worker` tells when it is ready."""
+    """Start the training pool and the scheduler; `wait_for_worker` tells when the pool is ready.
+
+    The scheduler is a process of its own: a worker does not start one again that was killed, and
+    nobody would take up what is left behind.
+    """
     supervisor.start(
         "worker",
         [
             *(sys.executable, "-m", "celery", "-A", "celery_app", "worker"),
-            *("-B", "-s", str(settings.DATA_DIR / "celerybeat-schedule")),
             *("-P", "prefork", "-c", str(settings.WORKER_PROCESSES)),
             *("--without-mingle", "--without-gossip", "-l", "WARNING"),
         ],
         env=ONE_THREAD,
+        restart=True,
+    )
+    supervisor.start(
+        "scheduler",
+        [
+            *(sys.executable, "-m", "celery", "-A", "celery_app", "beat", "--pidfile="),
+            *("-s", str(settings.DATA_DIR / "celerybeat-schedule"), "-l", "WARNING"),
+        ],
         restart=True,
     )
 

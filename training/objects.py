@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
-from envoys.storage import director_storage, read_object, write_objects
-from federated.params import Params, from_bytes, to_bytes
+from envoys.storage import director_storage, read_buffer, write_objects
+from federated.params import Params, to_bytes, views_into
 
 REMEMBERED_BYTES = 64 * 2**20  # all together
 _remembered: ContextVar[dict[str, Params] | None] = ContextVar("remembered", default=None)
@@ -53,8 +53,8 @@ def load_params(object_sha256: str) -> Params:
     remembered = _remembered.get()
     if remembered is not None and object_sha256 in remembered:
         return remembered[object_sha256]
-    content = read_object(director_storage(), params_key(object_sha256), sha256=object_sha256)
-    params = from_bytes(content)
+    content = read_buffer(director_storage(), params_key(object_sha256), sha256=object_sha256)
+    params = views_into(content)
     if remembered is not None and len(content) * (len(remembered) + 1) <= REMEMBERED_BYTES:
         remembered[object_sha256] = params
     return params

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from django.db import connection
 from django.db.models import Field, Model
 
-BATCH_ROWS = 2_000  # one transaction: short enough for others to get their turn
+BATCH_ROWS = 5_000  # one transaction: short enough for others to get their turn
 
 Item = TypeVar("Item")
 
@@ -72,7 +72,7 @@ def insert_rows(
         values = ", ".join(_values(keys, given))
         cursor.execute(
             f"{insert} SELECT {values} FROM unnest({arrays}) AS given ({named}){conflict}",
-            [list(column) for column in zip(*rows, strict=True)],
+            [_array(column) for column in zip(*rows, strict=True)],
         )
 
 
@@ -84,6 +84,19 @@ def commit_soon() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit TO OFF")
+
+
+def _array(values: Sequence[Any]) -> str:
+    """PostgreSQL's text of an array: the driver takes several times as long to write one."""
+    elements = {value: _element(value) for value in set(values)}  # most columns repeat a few
+    return f"{{{','.join([elements[value] for value in values])}}}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _values(keys: Mapping[str, Key], given: Sequence[str]) -> Iterator[str]:

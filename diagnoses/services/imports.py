@@ -161,7 +161,8 @@ def _refuse_erased(envoy: Envoy, files: EnvoyFiles) -> None:
 
 def _insert_batches(row: Import, files: EnvoyFiles) -> Iterator[int]:
     """Insert everything; yields the size of each batch once it stands."""
-    for records in batched(iter_outcomes(files), BATCH_ROWS):
+    records_read = iter_outcomes(files, num_admissions=row.num_admissions)
+    for records in batched(records_read, BATCH_ROWS):
         with transaction.atomic():
             commit_soon()  # nobody sees the rows before the import is COMPLETE
             _update_active(row)  # first: whoever gives this import up waits for this batch

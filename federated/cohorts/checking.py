@@ -69,7 +69,7 @@ def check_envoy(
             patient's or an admission's identifier.
     """
     _refuse_swapped(files)
-    with DiskDict[str]() as subjects, DiskDict[str]() as sexes, DiskDict[int]() as lines:
+    with DiskDict[str]() as subjects, DiskDict[str]() as sexes, DiskDict[str]() as lines:
         check = _Check(files, subjects, on_progress, num_told)
         for read in (partial(check.read_outcomes, sexes), partial(check.read_diagnoses, lines)):
             try:
@@ -152,7 +152,8 @@ class _Check:
                 self.refuse(f"{place}: its hadm_id is there twice")
                 continue
             if record.subject_id and record.hadm_id:
-                self.admit(record.subject_id, record.hadm_id)
+                self.subjects[record.hadm_id] = record.subject_id
+                self.num_admissions += 1
             if isinstance(record, InvalidRowError):
                 continue
             if "" < record.discharged_at < record.admitted_at:
@@ -165,11 +166,10 @@ class _Check:
                 self.warnings.add(SEX_DISAGREEMENT, place)
         self.num_outcomes = self.num_admissions
 
-    def read_diagnoses(self, lines: DiskDict[int]) -> None:
-        """Notes in `lines` where each admission's first diagnosis stands, and each seq_num."""
+    def read_diagnoses(self, lines: DiskDict[str]) -> None:
         path, envoys = self.files.diagnoses, envoys_of_admissions(self.files)
-        codes = _CodeCounts(path)
-        num_diagnosed = 0
+        codes, places = _CodeCounts(path), _Places(lines)
+        admitted = ("", "")
         rows = read_rows(path, DIAGNOSES_HEADER, hashes=self.hashes, refuse=self.refuse)
         for line, values in rows:
             self.count_row()
@@ -179,9 +179,11 @@ class _Check:
                     self.warnings.add(NO_ENVOY, place_of(path, line))
                 continue
             try:
-                parse_id(subject_id, "subject_id")
-                parse_id(hadm_id, "hadm_id")
-                self.admit(subject_id, hadm_id)
+                if (subject_id, hadm_id) != admitted:  # else as in the row before
+                    parse_id(subject_id, "subject_id")
+                    parse_id(hadm_id, "hadm_id")
+                    self.admit(subject_id, hadm_id)
+                    admitted = subject_id, hadm_id
                 seq_num = parse_coded(seq_text, icd_code, icd_version).seq_num
             except InvalidValueError:
                 known_seq_num = self.refuse_diagnosis(place_of(path, line), values)
@@ -191,17 +193,15 @@ class _Check:
             else:
                 codes.add(icd_code, icd_version, line)
                 self.num_diagnoses += 1
-                num_diagnosed += lines.setdefault(hadm_id, line) == line
-            # No identifier holds a tab: it could not be printed.
-            first_line = lines.setdefault(f"{hadm_id}\t{seq_num}", line)
+            first_line = places.take(hadm_id, seq_num, line)
             if first_line != line:
                 self.refuse(
                     f"{place_of(path, line)}: seq_num {seq_num} of its hadm_id stands in line "
                     f"{first_line} already"
                 )
         codes.warn(self.warnings)
-        if num_diagnosed < self.num_admissions:
-            self.warnings.add(NO_DIAGNOSES, "", self.num_admissions - num_diagnosed)
+        if places.num_admissions < self.num_admissions:
+            self.warnings.add(NO_DIAGNOSES, "", self.num_admissions - places.num_admissions)
 
     def refuse_diagnosis(self, place: str, values: tuple[str, ...]) -> int | None:
         """Tell each wrong field; returns the seq_num if it, and whose it is, can be read."""
@@ -268,6 +268,38 @@ class _Check:
         if self.files.is_split:
             lines.append(f"envoy {self.files.name}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class _Places:
+    """In which line each seq_num of each admission stands first.
+
+    An admission's rows mostly stand together: what came before them is looked up once for all.
+    """
+
+    def __init__(self, lines: DiskDict[str]) -> None:
+        self._lines = lines  # of each hadm_id, " seq_num:line" of each place
+        self.num_admissions = 0
+        self._hadm_id = self._before = ""
+        self._taken: dict[int, int] = {}  # seq_num -> line, of the rows that stand together
+
+    def take(self, hadm_id: str, seq_num: int, line: int) -> int:
+        """The line in which the seq_num stands already; the given one if it does not."""
+        if hadm_id != self._hadm_id:
+            self._begin(hadm_id)
+        first_line = self._taken.setdefault(seq_num, line)
+        if first_line == line and self._before:
+            _, is_there, behind = self._before.partition(f" {seq_num}:")
+            if is_there:
+                first_line = self._taken[seq_num] = int(behind.partition(" ")[0])
+        return first_line
+
+    def _begin(self, hadm_id: str) -> None:
+        if self._hadm_id:
+            taken = "".join([f" {place}:{line}" for place, line in self._taken.items()])
+            self._lines[self._hadm_id] = self._before + taken
+        self._hadm_id, self._taken = hadm_id, {}
+        self._before = self._lines.get(hadm_id) or ""
+        self.num_admissions += not self._before
 
 
 class _WarningCounts:

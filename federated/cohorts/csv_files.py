@@ -87,15 +87,18 @@ def parse_rows(
         reader = csv.reader(chain((first_line,), lines), strict=True)
         header = _names(next(reader, []))
         _check_header(header, path, required, optional)
-        # Each row gets one empty value behind its last: that of an absent column.
+        # Each row gets one empty value behind its last: that of an absent column. To pick one more
+        # than is wanted gives a tuple even where that is one.
         positions = [
             header.index(name) if name in header else -1 for name in (*required, *optional)
         ]
+        num_fields, num_wanted = len(header), len(positions)
         pick = itemgetter(*positions, -1)
+        strip = str.strip
         for row in reader:
-            if not row:
-                continue  # an empty line
-            if len(row) != len(header):
+            if len(row) != num_fields:
+                if not row:
+                    continue  # an empty line
                 place = place_of(path, reader.line_num)
                 problem = f"{place}: {len(row)} fields, the header has {len(header)}"
                 if refuse is None:
@@ -103,7 +106,7 @@ def parse_rows(
                 refuse(problem)
                 continue
             row.append("")
-            yield reader.line_num, tuple(map(str.strip, pick(row)[:-1]))
+            yield reader.line_num, tuple(map(strip, pick(row)))[:num_wanted]
     except csv.Error as error:
         raise CohortError([f"{place_of(path, reader.line_num)}: {error}"]) from error
     except UnicodeDecodeError as error:

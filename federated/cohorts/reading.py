@@ -22,24 +22,37 @@ from federated.cohorts.values import parse_coded
 from federated.errors import CohortError, InvalidValueError
 
 
-def iter_outcomes(files: EnvoyFiles) -> Iterator[AdmissionRecord]:
+def iter_outcomes(
+    files: EnvoyFiles, *, num_admissions: int | None = None
+) -> Iterator[AdmissionRecord]:
     """Every admission once, without its diagnoses, in the order of the files.
 
     Sex is the patient's: the first one recorded, in the order of admissions. An admission that
     only the diagnoses know comes last, with nothing else known.
+
+    Args:
+        num_admissions: how many there are, as `check_envoy` has counted: the diagnoses are read
+            only until so many are found.
     """
     with DiskDict[str]() as sexes, DiskDict[str]() as seen:
         _note_first_sexes(files, sexes)
+        num_seen = 0
         for record in _given_outcomes(files):
             seen[record.hadm_id] = record.subject_id
+            num_seen += 1
             sex = _sex_of(record.subject_id, sexes)
             yield record if record.sex == sex else replace(record, sex=sex)
         if files.is_split:
             return  # what derived_outcomes does not know belongs to no envoy
-        for subject_id, hadm_id, _ in iter_diagnoses(files):
+        if num_seen == num_admissions:
+            return
+        for _, (subject_id, hadm_id) in read_rows(files.diagnoses, DIAGNOSES_HEADER[:2]):
             if hadm_id not in seen:
                 seen[hadm_id] = subject_id
                 yield AdmissionRecord(subject_id, hadm_id, sex=_sex_of(subject_id, sexes))
+                num_seen += 1
+                if num_seen == num_admissions:
+                    return
 
 
 def iter_diagnoses(files: EnvoyFiles) -> Iterator[tuple[str, str, CodedDiagnosis]]:

@@ -135,16 +135,21 @@ _PARSERS: tuple[Callable[[str, str], Any], ...] = (
     *(parse_count,) * 4,
 )
 _OUTCOME_FIELDS = tuple(zip(_PARSERS, OUTCOMES_HEADER, strict=True))
+# Those behind the identifiers may be empty, and most are: with what they are then.
+_VALUE_FIELDS = tuple((parse, column, parse("", column)) for parse, column in _OUTCOME_FIELDS[2:])
 
 
 def parse_outcome(values: Sequence[str]) -> AdmissionRecord:
     """A row of the columns OUTCOMES_HEADER. Raises InvalidRowError naming every wrong field."""
+    subject_id, hadm_id, *texts = values
     try:
         return AdmissionRecord(
-            *(
-                parse(text, column)
-                for (parse, column), text in zip(_OUTCOME_FIELDS, values, strict=True)
-            )
+            parse_id(subject_id, "subject_id"),
+            parse_id(hadm_id, "hadm_id"),
+            *[
+                parse(text, column) if text else empty
+                for (parse, column, empty), text in zip(_VALUE_FIELDS, texts, strict=True)
+            ],
         )
     except InvalidValueError:
         raise _wrong_outcome(values) from None
@@ -161,13 +166,16 @@ def _wrong_outcome(values: Sequence[str]) -> InvalidRowError:
     return InvalidRowError(*problems_of(*parsers), subject_id=subject_id, hadm_id=hadm_id)
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=2**14)  # a few megabytes; most rows of a hospital are among them
 def parse_coded(seq_num: str, icd_code: str, icd_version: str) -> CodedDiagnosis:
     """What a row of diagnoses says besides whose it is; a refusal names every wrong field."""
-    parsers = partial(parse_seq_num, seq_num), partial(parse_code, icd_code, icd_version)
     try:
-        number, (code, version, _warning) = parsers[0](), parsers[1]()
+        number, (code, version, _warning) = (
+            parse_seq_num(seq_num),
+            parse_code(icd_code, icd_version),
+        )
     except InvalidValueError:
+        parsers = partial(parse_seq_num, seq_num), partial(parse_code, icd_code, icd_version)
         raise InvalidValueError(*problems_of(*parsers)) from None
     return CodedDiagnosis(number, code, version)
 
@@ -180,6 +188,7 @@ def parse_seq_num(text: str) -> int:
     return number
 
 
+@lru_cache(maxsize=8192)
 def parse_code(icd_code: str, icd_version: str) -> tuple[str, int, str | None]:
     """A normalised code, its version, and a warning in words if the code had to be repaired."""
     version = _ICD_VERSIONS.get(icd_version)

@@ -184,7 +184,6 @@ class Memory:
     def __init__(self, supervisor: Any) -> None:
         self._supervisor = supervisor
         self._series: dict[int, Series] = {}
-        self._kinds: dict[int, str] = {}
         self._sampled_at = 0.0
 
     def sample(self, num_rounds: int) -> None:
@@ -201,28 +200,13 @@ class Memory:
             series.private.append(held[1])
 
     def _processes(self) -> Iterable[tuple[int, str]]:
-        web, worker = (self._supervisor.children[name].pid for name in ("web", "worker"))
+        children = self._supervisor.children
+        web, worker = children["web"].pid, children["worker"].pid
         yield web, "web, main process"
         yield from ((pid, "web") for pid in descendants(web) - {web})
         yield worker, "worker, main process"
-        children = descendants(worker) - {worker}
-        self._tell_apart(children)
-        yield from ((pid, self._kinds[pid]) for pid in children)
-
-    def _tell_apart(self, children: set[int]) -> None:
-        """Who has trained is of the pool; beside it the worker has the scheduler alone."""
-        from training.models import RoundAssignment
-
-        if children <= {pid for pid, kind in self._kinds.items() if kind == "pool process"}:
-            return
-        newest = RoundAssignment.objects.order_by("-pk").values_list("holder", flat=True)[:100]
-        trained = {int(holder.split(":")[1]) for holder in newest if holder}
-        for pid in children:
-            self._kinds[pid] = (
-                "pool process" if pid in trained else self._kinds.get(pid, "scheduler")
-            )
-        for pid, series in self._series.items():
-            series.kind = self._kinds.get(pid, series.kind)
+        yield from ((pid, "pool process") for pid in descendants(worker) - {worker})
+        yield children["scheduler"].pid, "scheduler"
 
     def pool_processes(self) -> list[int]:
         """Those that live, the eldest first."""

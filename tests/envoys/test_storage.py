@@ -15,6 +15,8 @@ from envoys import storage as storage_module
 from envoys.errors import StorageError
 from envoys.models import Envoy
 from envoys.storage import (
+    CHUNK_BYTES,
+    LARGE_BYTES,
     check_director_storage,
     delete_objects,
     director_storage,
@@ -24,6 +26,7 @@ from envoys.storage import (
     make_bucket,
     object_exists,
     open_object,
+    read_buffer,
     read_object,
     write_object,
     write_objects,
@@ -116,6 +119,19 @@ def test_a_file_is_stored_and_opened_as_a_stream(storage, tmp_path):
     with open_object(storage, "large.bin", sha256=sha256) as file:
         assert file.read(1000) == content[:1000]
         assert file.read() == content[1000:]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1000, LARGE_BYTES + CHUNK_BYTES + 1])
+def test_an_object_is_hashed_while_it_is_read(storage, num_bytes):
+    content = os.urandom(num_bytes)
+    sha256 = write_object(storage, "updates/one.bin", content)
+    read = read_buffer(storage, "updates/one.bin", sha256=sha256)
+    assert read == content
+    assert not read.readonly
+    for damaged in (content + b"x", content[:-1] + b"\0\0"):
+        write_object(storage, "updates/one.bin", damaged)
+        with pytest.raises(StorageError, match=r"one.bin.*is not what was stored"):
+            read_buffer(storage, "updates/one.bin", sha256=sha256)
 
 
 def test_an_object_that_is_not_what_was_recorded_is_refused(storage):

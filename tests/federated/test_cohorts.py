@@ -3,11 +3,14 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from federated.cohorts import (
     DIAGNOSES_HEADER,
@@ -141,6 +144,15 @@ def test_an_admission_without_an_outcome_is_one_all_the_same(tmp_path):
     assert warnings_of(files)["admission without an outcome"] == 1
     assert [record.hadm_id for record in iter_outcomes(files)] == ["11", "12", "13"]
     assert list(iter_outcomes(files))[-1] == AdmissionRecord("p2", "13")
+
+
+def test_diagnoses_are_read_for_admissions_only_until_all_are_found(tmp_path):
+    files = write_envoy(tmp_path, DIAGNOSES + "p3,14,1,I10,10\n", OUTCOMES)
+    found = [record.hadm_id for record in iter_outcomes(files)]
+    assert found == ["11", "12", "13", "14"]
+    assert [record.hadm_id for record in iter_outcomes(files, num_admissions=4)] == found
+    files.diagnoses.unlink()  # where the outcomes know every admission it is not read at all
+    assert [record.hadm_id for record in iter_outcomes(files, num_admissions=3)] == found[:3]
 
 
 def test_a_cohort_may_have_no_outcomes_at_all(tmp_path):
@@ -298,6 +310,40 @@ def test_a_wrong_row_is_still_compared_with_the_others(tmp_path):
         "north/diagnoses_icd.csv line 5: its hadm_id belongs to two subject_ids",
         "north/diagnoses_icd.csv line 5: icd_code 'none' is no ICD-9 code",
     ]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.booleans()), min_size=1, max_size=30
+    )
+)
+def test_places_are_compared_however_the_rows_of_admissions_are_mixed(rows):
+    expected, admissions = [], set()
+    first_lines: dict[tuple[str, int], int] = {}
+    for line, (hadm_id, seq_num, is_right) in enumerate(rows, start=2):
+        admissions.add(hadm_id)
+        if not is_right:
+            expected.append(f"diagnoses.csv line {line}: icd_code 'none' is no ICD-10 code")
+        first_line = first_lines.setdefault((hadm_id, seq_num), line)
+        if first_line != line:
+            expected.append(
+                f"diagnoses.csv line {line}: seq_num {seq_num} of its hadm_id stands in line"
+                f" {first_line} already"
+            )
+    text = "".join(f"p,{h},{n},{'I10' if is_right else 'none'},10\n" for h, n, is_right in rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "diagnoses.csv")
+        path.write_text(",".join(DIAGNOSES_HEADER) + "\n" + text)
+        files = EnvoyFiles("north", path)
+        if expected:
+            with pytest.raises(CohortError) as caught:
+                check_envoy(files, num_told=100)
+            assert [each.partition("/")[2] for each in caught.value.problems] == expected
+            return
+        summary = check_envoy(files)
+    assert (summary.num_admissions, summary.num_diagnoses) == (len(admissions), len(rows))
+    assert [each["kind"] for each in summary.warnings] == ["no outcomes file"]
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ from federated.params import (
     subtract,
     to_bytes,
     under,
+    views_into,
     with_prefix,
     zeros_like,
 )
 from tests.federated.builders import as_lists, make_params
 
+READERS = (from_bytes, lambda content: views_into(memoryview(bytearray(content))))
 PARAMS = make_params(bias=[1, 2], codes=[[1, 2], [3, 4], [5, 6]])
 
 any_params = st.dictionaries(
@@ -48,9 +50,11 @@ def safetensors_file(header: object, data: bytes = b"") -> bytes:
 def test_parameters_come_back_from_their_bytes_as_they_were(params):
     content = to_bytes(params)
     back = from_bytes(content)
+    views = views_into(memoryview(bytearray(content)))
     check_same_shapes(params, back)
-    assert params_sha256(back) == params_sha256(params)
-    assert to_bytes(back) == content
+    check_same_shapes(params, views)
+    assert params_sha256(back) == params_sha256(views) == params_sha256(params)
+    assert to_bytes(back) == to_bytes(views) == content
 
 
 def test_equal_parameters_are_equal_bytes_whatever_their_order_in_memory():
@@ -70,8 +74,9 @@ def test_a_truncated_file_is_unreadable_wherever_it_is_cut():
     content = to_bytes(PARAMS)
     assert as_lists(from_bytes(content)) == as_lists(PARAMS)
     for length in range(len(content)):
-        with pytest.raises(UnreadableParamsError, match="not a readable parameter file"):
-            from_bytes(content[:length])
+        for read in READERS:
+            with pytest.raises(UnreadableParamsError, match="not a readable parameter file"):
+                read(content[:length])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,12 @@ def test_a_truncated_file_is_unreadable_wherever_it_is_cut():
         safetensors_file({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, b"12"),
         safetensors_file({"a": {"dtype": "NONE", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
         to_bytes(PARAMS) + b"more",
+        safetensors_file([]),
+        safetensors_file({"a": 1}),
+        safetensors_file({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}),
+        safetensors_file({"a": {"dtype": "F32", "shape": "x", "data_offsets": [0, 0]}}),
+        safetensors_file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)),
+        struct.pack("<Q", 10**5) + b"[" * 10**5,
     ],
     ids=[
         "nothing",
@@ -103,11 +114,28 @@ def test_a_truncated_file_is_unreadable_wherever_it_is_cut():
         "a type that NumPy has not",
         "no type",
         "more data than the header says",
+        "a header that is a list",
+        "a number for a parameter",
+        "a negative dimension",
+        "a text for a shape",
+        "data that nothing names",
+        "a header nested too deep",
     ],
 )
 def test_a_file_that_is_something_else_or_lies_is_unreadable(content):
-    with pytest.raises(UnreadableParamsError, match="not a readable parameter file"):
-        from_bytes(content)
+    for read in READERS:
+        with pytest.raises(UnreadableParamsError, match="not a readable parameter file"):
+            read(content)
+
+
+def test_views_change_with_their_buffer_and_need_not_be_aligned():
+    buffer = bytearray(to_bytes(PARAMS))
+    views = views_into(memoryview(buffer))
+    buffer[-4:] = struct.pack("<f", 7)
+    assert as_lists(views) == {"bias": [1, 2], "codes": [[1, 2], [3, 4], [5, 7]]}
+    text = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'  # 54 bytes: one odd step
+    odd = struct.pack("<Q", len(text) + 1) + text + b" " + struct.pack("<f", 7)
+    assert as_lists(views_into(memoryview(bytearray(odd)))) == {"a": [7]}
 
 
 # The hash

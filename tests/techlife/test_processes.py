@@ -324,18 +324,31 @@ def test_children_of_a_killed_command_are_ended_even_the_stubborn(command):
 def test_a_killed_worker_comes_back_and_a_terminated_command_leaves_nothing(command):
     running = command(str(free_port()))
     before = running.sessions
-    assert num_running(before["worker"]) >= 4  # itself, the pool of two, the scheduler
+    assert num_running(before["worker"]) >= 3  # itself and the pool of two
     os.kill(before["worker"], signal.SIGKILL)
 
     running.sessions = running.read_sessions()
 
     assert running.sessions["worker"] != before["worker"]
+    assert running.sessions["scheduler"] == before["scheduler"]
     assert running.sessions["broker"] == before["broker"]
     assert num_running(before["worker"]) == 0
     running.process.terminate()
     assert running.process.wait(timeout=20) == 128 + signal.SIGTERM
     assert running.num_running == 0
     lock_data_folder(running.data_dir, wait_seconds=0).release()
+
+
+@pytest.mark.journey
+def test_a_killed_scheduler_comes_back_beside_the_worker_that_lives(command):
+    running = command(str(free_port()))
+    before = running.sessions
+    os.kill(before["scheduler"], signal.SIGKILL)
+
+    running.sessions = running.read_sessions()
+
+    assert running.sessions["scheduler"] != before["scheduler"]
+    assert running.sessions["worker"] == before["worker"]
 
 
 @pytest.mark.journey

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo demo-health compare reproduce-flamby bench soak bench-local attack screening outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages bench-audit notebooks bench-enumeration fuzz screens lock licences test lint types contract migrations pytest
+.PHONY: install demo demo-health compare reproduce-flamby bench soak bench-local attack screening outcome-codes pooled-best histogram-error calibration scan-defaults recalibration-trial drift-power bench-predict bench-pages bench-audit notebooks bench-enumeration fuzz faults screens lock licences test lint types contract migrations pytest
 
 install: $(STAMP)
 
@@ -88,6 +88,9 @@ bench-enumeration: install
 
 fuzz: install
 	@$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
+
+faults: install
+	@$(BIN)/python -W ignore -m tests.faults $(ARGS)
 
 screens: install
 	@$(BIN)/python -m tests.screens $(ARGS)

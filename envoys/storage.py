@@ -8,13 +8,14 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from django.conf import settings
@@ -29,11 +30,15 @@ from envoys.storage_errors import note_storage_error
 DIRECTOR_FOLDER = "director"  # stands for the director's bucket where there is none
 MAX_MEMORY_BYTES = 16 * 2**20  # a larger object from S3 is verified in a temporary file
 CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 30
+# What comes from S3 and is not what was stored may have been cut short on the way: after so long it
+# is read again. A folder gives what it holds.
+READ_AGAIN_SECONDS = (0.2, 1.0, 3.0)
 MAX_ATTEMPTS = 3
 WAITS_AT_ONCE = 8
 LARGE_BYTES = 4 * 2**20  # from here on, hashing has a thread of its own
 CHUNK_BYTES = 2**20
+
+Content = TypeVar("Content")
 
 
 class FolderStorage(FileSystemStorage):
@@ -142,40 +147,39 @@ def open_object(storage: Storage, key: str, *, sha256: str | None) -> BinaryIO:
     Raises:
         StorageError: it is missing, cannot be reached, or is not what was recorded.
     """
-    check_key(key)
-    with storage_errors(storage, key, "read"):
-        file = cast(BinaryIO, storage.open(key, "rb").file)
-        try:
-            if sha256 is not None:
-                found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-                _check_found(storage, key, found, sha256)
-                file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-    return file
+
+    def hashed(file: BinaryIO) -> tuple[BinaryIO, str]:
+        if sha256 is None:
+            return file, ""
+        found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        file.seek(0)
+        return file, found
+
+    return _read_whole(storage, key, sha256, hashed)
 
 
 def read_object(storage: Storage, key: str, *, sha256: str | None) -> bytes:
     """An object in memory, checked; arguments and errors as for `open_object`."""
-    with open_object(storage, key, sha256=None) as file, storage_errors(storage, key, "read"):
+
+    def content_of(file: BinaryIO) -> tuple[bytes, str]:
         content = file.read()
-    if sha256 is not None:
-        _check_found(storage, key, hashlib.sha256(content).hexdigest(), sha256)
-    return content
+        return content, hashlib.sha256(content).hexdigest() if sha256 else ""
+
+    return _read_whole(storage, key, sha256, content_of)
 
 
 def read_buffer(storage: Storage, key: str, *, sha256: str) -> memoryview:
     """As `read_object`, for objects that may be large: they are hashed while they are read."""
-    with open_object(storage, key, sha256=None) as file, storage_errors(storage, key, "read"):
+
+    def content_of(file: BinaryIO) -> tuple[memoryview, str]:
         num_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
         # NumPy's memory comes in huge pages where there are any: to get 40 MB in small ones takes
         # longer than to read the file.
         content = np.empty(num_bytes, np.uint8).data
-        found = _fill(content, file)
-    _check_found(storage, key, found, sha256)
-    return content
+        return content, _fill(content, file)
+
+    return _read_whole(storage, key, sha256, content_of)
 
 
 def _fill(content: memoryview, file: BinaryIO) -> str:
@@ -193,13 +197,40 @@ def _fill(content: memoryview, file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _check_found(storage: Storage, key: str, found: str, recorded: str) -> None:
-    if found != recorded:
-        note_storage_error()
-        raise LostObjectError(
-            f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
-            f"{recorded} was recorded. Restore it from a backup, or make it again."
-        )
+def _read_whole(
+    storage: Storage, key: str, sha256: str | None, read: Callable[[BinaryIO], tuple[Content, str]]
+) -> Content:
+    """What `read` makes of an object, once it is what was stored.
+
+    Args:
+        read: returns it with the sha256 of the bytes; the file stays open only if that is it.
+    """
+    check_key(key)
+    pauses = () if isinstance(storage, FolderStorage) else READ_AGAIN_SECONDS
+    for seconds in (0.0, *pauses):
+        if seconds:
+            time.sleep(seconds)
+        with storage_errors(storage, key, "read"), ExitStack() as opened:
+            file = opened.enter_context(_open(storage, key))
+            content, found = read(file)
+            if sha256 in (None, found):
+                if content is file:
+                    opened.pop_all()
+                return content
+    note_storage_error()
+    raise LostObjectError(
+        f"{key} in {place(storage)} is not what was stored: its sha256 is {found}, "
+        f"{sha256} was recorded. Restore it from a backup, or make it again."
+    )
+
+
+def _open(storage: Storage, key: str) -> BinaryIO:
+    opened = storage.open(key, "rb")
+    try:
+        return cast(BinaryIO, opened.file)
+    except BaseException:
+        opened.close()  # what has come so far
+        raise
 
 
 def check_director_storage() -> None:
@@ -455,7 +486,7 @@ def _s3_storage(
             s3={"addressing_style": "path"},
             signature_version="s3v4",  # boto3 presigns v2 otherwise, which real servers refuse
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
+            read_timeout=settings.S3_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
         ),
     }
@@ -478,5 +509,6 @@ def _impatient_client(storage: Any) -> Any:
 def _s3_errors() -> tuple[type[Exception], ...]:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError  # a body cut short, again and again
 
-    return (Boto3Error, BotoCoreError, ClientError)
+    return (Boto3Error, BotoCoreError, ClientError, RetriesExceededError)

@@ -23,7 +23,7 @@ from django.db.models.functions import Concat
 from django.utils import timezone
 
 from envoys import audit
-from envoys.errors import NotNowError
+from envoys.errors import LostObjectError, NotNowError, StorageError
 from envoys.models import Envoy, User
 
 MAX_ATTEMPTS = 10
@@ -91,6 +91,23 @@ class WorkQuerySet(models.QuerySet[Any]):
         """As `finish`, for who gives up: only while the lease is still theirs."""
         mine = self.filter(holder=row.holder, status=self.model.WORKING)
         return mine.finish(row, **values)
+
+    def fail_or_postpone(self, row: Any, error: Exception) -> bool:
+        """Hand back what met a trouble, with the reason on its row; False if the lease was lost.
+
+        Storage that is out of reach may come back: it is done again a lease from now, up to
+        `MAX_ATTEMPTS` times. Anything else, and an object that is gone, fails at once.
+        """
+        may_pass = isinstance(error, StorageError | OSError)
+        may_pass = may_pass and not isinstance(error, LostObjectError)
+        if not may_pass or row.attempt >= MAX_ATTEMPTS:
+            return self.hand_back(row, status="FAILED", reason=str(error))
+        return self.hand_back(
+            row,
+            status=self.model.PENDING,
+            reason=f"Attempt {row.attempt}: {error}",
+            enqueued_at=timezone.now(),  # due again after a lease
+        )
 
     def give_up(self) -> int:
         """Fail what has been begun too often without an end; returns how many rows.

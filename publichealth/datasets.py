@@ -39,7 +39,7 @@ def export(snapshot_id: int) -> None:
     """Write a node's labelled readings to its storage, by subject and time, and freeze them.
 
     Raises:
-        StorageError: they could not be stored; the snapshot is FAILED with the reason.
+        StorageError: they could not be stored; the snapshot says why, and is tried again.
     """
     for snapshot in Snapshot.objects.select_related("envoy").claim([snapshot_id]):
         try:
@@ -50,11 +50,12 @@ def export(snapshot_id: int) -> None:
                 num_bytes = content.tell()
                 sha256 = _store(snapshot.envoy, content)
         except (StorageError, OSError) as error:
-            Snapshot.objects.finish(snapshot, status=Snapshot.Status.FAILED, reason=str(error))
+            Snapshot.objects.fail_or_postpone(snapshot, error)
             raise
         Snapshot.objects.finish(
             snapshot,
             status=Snapshot.Status.COMPLETE,
+            reason="",
             completed_at=timezone.now(),
             num_done=num_readings,
             num_total=num_readings,

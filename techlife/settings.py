@@ -341,6 +341,8 @@ AWS_REGION: str = env.str("AWS_REGION", default="eu-north-1")
 AWS_S3_ENDPOINT_URL: str | None = env.str("AWS_S3_ENDPOINT_URL", default=None)
 # Whether that endpoint may be an address of the own network; some never are, see envoys.endpoints.
 S3_ENDPOINT_IS_INSIDE: bool = env.bool("TECHLIFE_S3_ENDPOINT_IS_INSIDE", default=EMBEDDED)
+# How long a server may be silent before it is asked again, up to three times.
+S3_TIMEOUT_SECONDS: float = env.float("TECHLIFE_S3_TIMEOUT_SECONDS", default=30.0)
 DIRECTOR_S3_BUCKET_NAME: str = env.str("DIRECTOR_S3_BUCKET_NAME", default="")
 ENVOY_S3_BUCKET_NAME: str = env.str("ENVOY_S3_BUCKET_NAME", default="")
 

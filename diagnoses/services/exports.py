@@ -51,7 +51,11 @@ def export_now(envoy: Envoy, *, requested_by: User | None = None) -> Snapshot:
     snapshot = Snapshot.objects.create(
         envoy=envoy, requested_by=requested_by, enqueued_at=timezone.now()
     )
-    export_diagnoses(snapshot.pk)
+    try:
+        export_diagnoses(snapshot.pk)
+    except (StorageError, OSError) as error:  # who waits for it asks again
+        Snapshot.objects.finish(snapshot, status=Snapshot.Status.FAILED, reason=str(error))
+        raise
     snapshot.refresh_from_db()
     return cast(Snapshot, snapshot)
 
@@ -66,7 +70,7 @@ def export_diagnoses(snapshot_id: int) -> None:
     for a snapshot that another worker holds or has finished.
 
     Raises:
-        StorageError: they could not be stored; the snapshot is FAILED with the reason.
+        StorageError: they could not be stored; the snapshot says why, and is tried again.
     """
     claimed = Snapshot.objects.claim([snapshot_id])
     if not claimed:
@@ -81,12 +85,17 @@ def export_diagnoses(snapshot_id: int) -> None:
             counts = _write_export(snapshot, diagnoses, outcomes, codes)
             stored = _store_export(snapshot.envoy, diagnoses, outcomes)
     except (StorageError, OSError) as error:
-        Snapshot.objects.finish(snapshot, status=Snapshot.Status.FAILED, reason=str(error))
+        Snapshot.objects.fail_or_postpone(snapshot, error)
         raise
     now = timezone.now()
     with transaction.atomic():
         if Snapshot.objects.finish(
-            snapshot, status=Snapshot.Status.COMPLETE, completed_at=now, **counts, **stored
+            snapshot,
+            status=Snapshot.Status.COMPLETE,
+            reason="",
+            completed_at=now,
+            **counts,
+            **stored,
         ):
             found = codes.report()
             kinds = [odd.to_json() for odd in found.kinds]

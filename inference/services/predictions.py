@@ -12,7 +12,7 @@ from django.utils import timezone
 from diagnoses.models import Admission
 from diagnoses.services import admission_records
 from envoys import audit
-from envoys.errors import LostObjectError, StorageError
+from envoys.errors import LostObjectError
 from envoys.models import Envoy, User
 from envoys.storage import envoy_storage, read_object
 from envoys.work import Progress
@@ -209,10 +209,8 @@ def predict_envoy(inference_run_id: int) -> None:
     ):
         try:
             _predict_all(inference_run)
-        except (StorageError, FederatedError) as error:
-            InferenceRun.objects.finish(
-                inference_run, status=InferenceRun.Status.FAILED, reason=str(error)
-            )
+        except FederatedError as error:
+            InferenceRun.objects.fail_or_postpone(inference_run, error)
             raise
 
 
@@ -229,6 +227,7 @@ def _predict_all(inference_run: InferenceRun) -> None:
     InferenceRun.objects.finish(
         inference_run,
         status=InferenceRun.Status.COMPLETE,
+        reason="",
         counts=dict(counts),
         num_done=num_done,
         num_total=num_done,

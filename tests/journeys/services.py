@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg2
 import pytest
@@ -23,9 +24,14 @@ def require(port: int, name: str) -> None:
         probe.settimeout(2)
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             return
+    missing(f"{name} does not answer on port {port}")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, unless the environment says that it must be there."""
     if os.environ.get("REQUIRE_SERVICES") == "1":
-        pytest.fail(f"{name} does not answer on port {port}, and REQUIRE_SERVICES is set")
-    pytest.skip(f"{name} does not answer on port {port}")
+        pytest.fail(f"{what}, and REQUIRE_SERVICES is set")
+    pytest.skip(what)
 
 
 @pytest.fixture

@@ -174,8 +174,9 @@ def test_a_hospitals_own_model_scores_it(worker, hospitals):
     assert InferenceRun.objects.get().model_version.envoy == hospitals[0]
 
 
-def test_waiting_for_what_fails_ends_in_the_reason(worker, hospitals):
+def test_waiting_for_what_fails_ends_in_the_reason(worker, hospitals, settings):
     version = release(hospitals, worker)
+    settings.LEASE_SECONDS = 0  # after which storage is tried again, up to ten times
     path = envoy_path(hospitals[0], "global_model/model.safetensors")
     path.write_bytes(b"")
     with pytest.raises(CommandError, match=r"was not scored: .* is not what was stored"):
@@ -187,7 +188,8 @@ def test_waiting_for_what_fails_ends_in_the_reason(worker, hospitals):
     assert failed.envoy == hospitals[1]
 
 
-def test_waiting_for_a_launch_that_fails_ends_in_the_reason(worker, ready):
+def test_waiting_for_a_launch_that_fails_ends_in_the_reason(worker, ready, settings):
+    settings.LEASE_SECONDS = 0  # after which storage is tried again, up to ten times
     break_storage(ready[0])
     with pytest.raises(CommandError, match="has not trained: Its data could not be frozen"):
         run_command("launch_training", ready[0].slug, "--wait")

@@ -64,13 +64,17 @@ def test_a_run_that_has_not_finished_has_no_report(status):
     assert not RunReport.objects.exists()
 
 
-def test_a_report_on_an_export_that_is_gone_fails_in_words(queue, run, hospitals, settings):
+def test_a_report_on_exports_that_stay_out_of_reach_fails_in_words(queue, run, hospitals, settings):
     report = services.request_report(run)
     break_storage(hospitals[0])
     assert not envoy_path(hospitals[0], "diagnoses.csv").exists()
     settings.DATA_DIR = settings.DATA_DIR / "of another host"  # without the arrays built there
     queue.work()
+    report.refresh_from_db()
+    assert report.status == RunReport.Status.PENDING  # the storage may come back
 
+    settings.LEASE_SECONDS = 0
+    queue.work_and_sweep()
     report.refresh_from_db()
     assert report.status == RunReport.Status.FAILED
     sha256 = Snapshot.objects.get(envoy=hospitals[0]).sha256

@@ -158,7 +158,9 @@ def test_more_hospitals_take_no_more_queries(
             client.get(page)
 
 
-def test_a_version_is_released_to_the_chosen_hospitals(client, scientist, hospitals, queue):
+def test_a_version_is_released_to_the_chosen_hospitals(
+    client, scientist, hospitals, queue, settings
+):
     version = finish(hospitals, queue).versions.of_federation().get()
     page = text_of(client.get(url("detail", version)))
     assert "This is your approval, under your name" in page
@@ -174,6 +176,11 @@ def test_a_version_is_released_to_the_chosen_hospitals(client, scientist, hospit
     assert (version.state, version.approved_by) == (State.ACTIVE, scientist)
     assert AuditEvent.objects.filter(action="distributed version").count() == 1
     queue.work()
+    text = text_of(client.get(url("live", version)))
+    assert "1 of 2 hospitals reached; on its way" in text  # its storage may come back
+    assert "Attempt 1: " in text
+    settings.LEASE_SECONDS = 0
+    queue.work_and_sweep()
     text = text_of(client.get(url("live", version)))
     assert "1 of 2 hospitals reached, 1 failed." in text
     assert version.object_sha256[:12] in text

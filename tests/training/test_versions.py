@@ -8,6 +8,7 @@ import torch
 
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
+from envoys.work import MAX_ATTEMPTS
 from federated.params import from_bytes, params_sha256
 from tests.factories import make_user
 from tests.federation import (
@@ -159,8 +160,8 @@ def test_a_hospitals_own_model_stays_there(run, hospitals):
         services.distribute_version(own, distributed_by=None)
 
 
-def test_a_hospital_whose_storage_fails_is_marked_and_the_others_are_served(
-    queue, hospitals, version
+def test_a_hospital_whose_storage_fails_is_tried_again_and_the_others_are_served(
+    queue, hospitals, version, settings
 ):
     broken = hospitals[1]
     break_storage(broken)
@@ -168,11 +169,18 @@ def test_a_hospital_whose_storage_fails_is_marked_and_the_others_are_served(
     queue.work()
 
     failed = Distribution.objects.get(envoy=broken)
-    assert failed.status == Distribution.Status.FAILED
-    assert "could not be written" in failed.reason
-    assert failed.delivered_at is None
+    assert failed.status == Distribution.Status.PENDING
+    assert failed.reason.startswith("Attempt 1: ")
     (refusal,) = queue.refusals
     assert isinstance(refusal, StorageError)
+
+    settings.LEASE_SECONDS = 0
+    queue.work_and_sweep()
+    failed.refresh_from_db()
+    assert failed.status == Distribution.Status.FAILED
+    assert failed.attempt == MAX_ATTEMPTS
+    assert "could not be written" in failed.reason
+    assert failed.delivered_at is None
     others = Distribution.objects.exclude(envoy=broken)
     assert {distribution.status for distribution in others} == {Distribution.Status.COMPLETE}
     assert others.count() == 3

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import Prefetch
 from django.utils import timezone
 
-from envoys.errors import StorageError
+from envoys.errors import LostObjectError, StorageError
 from envoys.work import MAX_ATTEMPTS
 from federated.errors import FederatedError, UnreadableParamsError
 from federated.params import from_bytes
@@ -174,15 +174,21 @@ def _store_and_record(trained: Sequence[TrainedClient]) -> None:
 
 
 def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
-    """Storage may come back: leave the assignment to the sweeper, a few times."""
+    """Storage may come back: leave the assignment to the sweeper, until its round's deadline.
+
+    A few times only where there is no deadline, or an object is gone.
+    """
     logger.warning("assignment %s: %s", assignment.pk, error)
-    if assignment.attempt >= MAX_ATTEMPTS:
+    is_lost = isinstance(error, LostObjectError)
+    counts = is_lost or assignment.training_round.deadline_at is None
+    if counts and assignment.attempt >= MAX_ATTEMPTS:
         _fail(assignment, str(error))
         return
     RoundAssignment.objects.hand_back(
         assignment,
         status=RoundAssignment.Status.PENDING,
         reason=f"Attempt {assignment.attempt}: {error}",
+        attempt=assignment.attempt if counts else assignment.attempt - 1,
         enqueued_at=timezone.now(),  # due again after a lease
     )
 

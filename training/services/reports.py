@@ -61,7 +61,7 @@ def report_run(report_id: int) -> None:
         try:
             _make_report(report)
         except FederatedError as error:
-            RunReport.objects.finish(report, status=RunReport.Status.FAILED, reason=str(error))
+            RunReport.objects.fail_or_postpone(report, error)
             raise
 
 

@@ -279,6 +279,8 @@ def _aggregate(training_round: TrainingRound, going_on: GoingOn | None) -> bool:
         _ask_again(training_round, lost.update, str(lost))
         return False
     except LostObjectError as error:  # what the updates were made of: nobody can send it again
+        if training_round.deadline_at and timezone.now() < training_round.deadline_at:
+            raise  # perhaps it was cut short on the way, or is brought back: the sweeper looks again
         _fail_closed_round(training_round, str(error))
         return False
     except StorageError:

@@ -309,13 +309,12 @@ def deliver_version(distribution_id: int) -> None:
         try:
             _deliver(distribution.version, distribution.envoy)
         except (StorageError, TrainingError) as error:
-            Distribution.objects.finish(
-                distribution, status=Distribution.Status.FAILED, reason=str(error)
-            )
+            Distribution.objects.fail_or_postpone(distribution, error)
             raise
         Distribution.objects.finish(
             distribution,
             status=Distribution.Status.COMPLETE,
+            reason="",
             seen_sha256=distribution.version.object_sha256,
             delivered_at=timezone.now(),
         )

@@ -82,9 +82,8 @@ def _train_chunk(
     assignments: Sequence[RoundAssignment], going_on: GoingOn | None
 ) -> list[RoundAssignment]:
     """Train what is claimed; returns what it has claimed of the round that was opened by that."""
-    plans = {
-        a.training_round: TrainingPlan.from_json(a.training_round.run.plan) for a in assignments
-    }
+    rounds = {assignment.training_round for assignment in assignments}
+    plans = {each: TrainingPlan.from_json(each.run.plan) for each in rounds}
     heartbeat = Heartbeat(assignments[0].holder)
     trained: list[TrainedClient] = []
     recorded_at = time.monotonic()

@@ -1,8 +1,10 @@
 """A round's updates, screened before they count; and what becomes of those that are held."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from envoys.errors import LostObjectError
@@ -35,10 +37,16 @@ class Screened:
 
     def save_figures(self) -> None:
         """Write down how they stand to each other. Call it with the round's row locked."""
-        for update in self.updates if self.screenings else ():
-            update.screening = self.screenings[update.assignment.envoy.slug].figures_to_json()
-        if self.screenings:
-            ReceivedUpdate.objects.bulk_update(self.updates, ["screening"])
+        figures = {slug: found.figures_to_json() for slug, found in self.screenings.items()}
+        rows = [
+            (json.dumps(figures[update.assignment.envoy.slug]), update.pk)
+            for update in self.updates
+            if figures
+        ]
+        table = ReceivedUpdate._meta.db_table
+        # `bulk_update` takes longer to write its statement than the round's mean takes.
+        with connection.cursor() as cursor:
+            cursor.executemany(f"UPDATE {table} SET screening = %s WHERE id = %s", rows)
 
 
 def screen_updates(training_round: TrainingRound) -> Screened:

@@ -35,6 +35,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 READ_AGAIN_SECONDS = (0.2, 1.0, 3.0)
 MAX_ATTEMPTS = 3
 WAITS_AT_ONCE = 8
+OPEN_AT_ONCE = 100  # far below how many files a process may have open
 LARGE_BYTES = 4 * 2**20  # from here on, hashing has a thread of its own
 CHUNK_BYTES = 2**20
 
@@ -53,6 +54,11 @@ class FolderStorage(FileSystemStorage):
 
     def save_together(self, contents: Mapping[str, Iterable[bytes]]) -> None:
         """Objects by name, all on the disk when it returns: sooner than one after the other."""
+        names = list(contents)
+        for start in range(0, len(names), OPEN_AT_ONCE):
+            self._save_open({name: contents[name] for name in names[start : start + OPEN_AT_ONCE]})
+
+    def _save_open(self, contents: Mapping[str, Iterable[bytes]]) -> None:
         written: list[tuple[int, str, Path]] = []
         try:
             for name, chunks in contents.items():
@@ -177,7 +183,8 @@ def read_buffer(storage: Storage, key: str, *, sha256: str) -> memoryview:
         # NumPy's memory comes in huge pages where there are any: to get 40 MB in small ones takes
         # longer than to read the file.
         content = np.empty(num_bytes, np.uint8).data
-        return content, _fill(content, file)
+        found = _fill(content, file)
+        return content.toreadonly(), found
 
     return _read_whole(storage, key, sha256, content_of)
 

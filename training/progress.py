@@ -188,7 +188,7 @@ class RoundCount:
 
 @dataclass(frozen=True)
 class Missing:
-    """A hospital of which a round has no update: since when it is waited for, or why it is not."""
+    """A hospital of which a round has no update: since when, if it was asked, and why."""
 
     name: str
     since: datetime | None
@@ -197,7 +197,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class CurrentRound:
-    """The round that is collecting, hospital by hospital."""
+    """The round under way, hospital by hospital."""
 
     number: int
     opened_at: datetime
@@ -206,6 +206,7 @@ class CurrentRound:
     num_in: int
     missing: list[Missing]
     waits_because: str  # past its time, for the missing or for a person
+    is_closed: bool = False  # to updates: the next model is being made
 
 
 @dataclass(frozen=True)
@@ -617,7 +618,8 @@ def current_round(
     if not run.is_active or not rounds:
         return None
     newest = rounds[max(rounds)]
-    if newest.status != TrainingRound.Status.COLLECTING:
+    is_closed = newest.status == TrainingRound.Status.CLOSED and not newest.reason
+    if newest.status != TrainingRound.Status.COLLECTING and not is_closed:
         return None
     expected = [participant for participant in participants if participant.snapshot_id]
     missing = []
@@ -637,6 +639,7 @@ def current_round(
         num_in=len(expected) - len(missing),
         missing=missing,
         waits_because=newest.reason,
+        is_closed=is_closed,
     )
 
 
@@ -651,12 +654,9 @@ def missing_hospital(
     words = words[:1].lower() + words[1:]
     if assignment.status == RoundAssignment.Status.TRAINING and assignment.attempt > 1:
         words = f"retrying, attempt {assignment.attempt}"
-    if assignment.status in (RoundAssignment.Status.PENDING, RoundAssignment.Status.TRAINING):
-        assert participant.snapshot is not None
-        # In manual mode hospitals join a round that is open: their data is frozen as they do.
-        since = max(training_round.opened_at, participant.snapshot.created_at)
-        return Missing(name, since, words)
-    return Missing(name, None, words)
+    assert participant.snapshot is not None
+    # In manual mode hospitals join a round that is open: their data is frozen as they do.
+    return Missing(name, max(training_round.opened_at, participant.snapshot.created_at), words)
 
 
 def curves_of(

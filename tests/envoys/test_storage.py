@@ -127,7 +127,7 @@ def test_an_object_is_hashed_while_it_is_read(storage, num_bytes):
     sha256 = write_object(storage, "updates/one.bin", content)
     read = read_buffer(storage, "updates/one.bin", sha256=sha256)
     assert read == content
-    assert not read.readonly
+    assert read.readonly  # remembered, and read by many
     for damaged in (content + b"x", content[:-1] + b"\0\0"):
         write_object(storage, "updates/one.bin", damaged)
         with pytest.raises(StorageError, match=r"one.bin.*is not what was stored"):

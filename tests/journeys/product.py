@@ -115,3 +115,14 @@ def processes_with(text: str) -> dict[int, str]:
     ).stdout
     lines = (line.strip().split(maxsplit=1) for line in listing.splitlines())
     return {int(line[0]): line[1] for line in lines if len(line) == 2 and text in line[1]}
+
+
+def worker_of(demo: Demo) -> int:
+    """The head of the worker, which leads a session of its own with its pool."""
+    data_dir = f"TECHLIFE_DATA_DIR={demo.data_dir}".encode()
+    (head,) = [
+        pid
+        for pid in processes_with("celery_app worker")
+        if os.getsid(pid) == pid and data_dir in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
+    return head

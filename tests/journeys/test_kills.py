@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from federated.synthetic import write_synthetic_cohort
-from tests.journeys.product import Demo, processes_with, running_demo, simulate, wait_for
+from tests.journeys.product import Demo, running_demo, simulate, wait_for, worker_of
 
 pytestmark = pytest.mark.journey
 
-ROUNDS = "--rounds=30"
+ROUNDS = "--rounds=100"
 QUICK_RECOVERY = {"TECHLIFE_LEASE_SECONDS": "2", "TECHLIFE_SWEEP_SECONDS": "0.5"}
 
 
@@ -38,13 +38,7 @@ def test_a_run_survives_killed_children_and_a_killed_worker_to_the_same_bytes(
             os.kill(child, signal.SIGKILL)
 
         wait_for(lambda: training_process(demo, 16), demo)
-        heads = [
-            pid
-            for pid, line in processes_with("celery_app worker").items()
-            if str(demo.data_dir) in line and os.getsid(pid) == pid
-        ]
-        assert len(heads) == 1
-        os.kill(heads[0], signal.SIGKILL)
+        os.kill(worker_of(demo), signal.SIGKILL)
 
         report = demo.report()
         assert num_taken_over(demo) >= 3  # each kill hit somebody in the middle of training

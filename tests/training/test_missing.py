@@ -358,8 +358,8 @@ def test_the_page_of_a_waiting_round_names_the_missing_and_offers_to_go_on(
     text = text_of(client.get(detail))
     since = training_round.opened_at.strftime("%H:%M:%S")
     assert (
-        f"Round 1: 3 of 5 in , missing: H1 since {since} UTC (training); H2: failed: no memory."
-        in text
+        f"Round 1: 3 of 5 in , missing: H1 since {since} UTC (training);"
+        f" H2 since {since} UTC (failed: no memory)." in text
     )
     assert "It waits for them." in text
     for page in (detail, reverse("training:run-list"), reverse("training:federation-dashboard")):
@@ -376,7 +376,7 @@ def test_the_page_of_a_waiting_round_names_the_missing_and_offers_to_go_on(
 
     client.force_login(make_user(envoy=five[2]))
     text = text_of(client.get(detail))
-    assert "H2: left out." in text  # no reason of another hospital
+    assert f"H2 since {since} UTC (left out)." in text  # no reason of another hospital
     assert "Go on without" not in text
     assert client.post(drop).status_code == 404
 

@@ -1,11 +1,14 @@
 import re
+from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.test import override_settings
 from django.utils import timezone
 
 from diagnoses.models import Snapshot
 from diagnoses.services import export_now
+from envoys.errors import StorageError
 from federated.__main__ import read_datasets
 from federated.params import Params, to_bytes
 from federated.simulation import simulate
@@ -233,6 +236,26 @@ def test_what_a_worker_took_at_once_and_died_with_is_taken_over_after_a_lease(
     queue.work_and_sweep()
     run.refresh_from_db()
     assert run.final_sha256 == once.final_sha256 != ""
+
+
+def test_a_hospitals_own_host_takes_nothing_of_the_others(transactional_db, queue, hospitals):
+    pinned, shared = hospitals[0], hospitals[1:3]
+    type(pinned).objects.filter(pk=pinned.pk).update(queue="its-own-host")
+    run = start(hospitals)
+    queue.work_and_sweep(until=lambda: run.rounds.filter(number=1).exists())
+    training_round = run.rounds.get(number=1)
+    shared_ids = training_round.assignments.filter(envoy__in=shared).values_list("pk", flat=True)
+    services.train_clients(list(shared_ids))
+    queue.messages.clear()
+    with override_settings(GO_ON_SECONDS=60.0):
+        services.train_clients([assignment_of(training_round, pinned).pk])  # closes the round
+    following = run.rounds.get(number=2)
+    assert set(following.assignments.values_list("status", flat=True)) == {Status.PENDING}
+    queue.commit()
+    handed_out = [
+        pk for task, args in queue.messages if task.name.endswith("s_task") for pk in args[0]
+    ]
+    assert sorted(handed_out) == sorted(following.assignments.values_list("pk", flat=True))
 
 
 # --- Twice -------------------------------------------------------------------------------------
@@ -595,14 +618,20 @@ def test_a_hospital_whose_storage_cannot_be_written_sits_out_and_the_others_fini
 
 
 def test_a_hospital_whose_own_model_cannot_be_stored_is_noted_and_the_run_finishes(
-    queue, hospitals
+    queue, hospitals, settings
 ):
     training_round = start_round(hospitals, queue)
     broken = hospitals[1]
     break_storage(broken)
     queue.work_and_sweep()
-
     run = training_round.run
+    run.refresh_from_db()
+    assert run.is_active  # it may come back
+    assert isinstance(queue.refusals[-1], StorageError)
+    run.rounds.filter(number=2).update(closed_at=timezone.now() - timedelta(hours=1))
+    settings.LEASE_SECONDS = 0
+    queue.work_and_sweep()
+
     run.refresh_from_db()
     assert run.status == TrainingRun.Status.FINISHED
     assert run.reason.startswith(f"{broken}'s own model was not stored: ")
@@ -630,6 +659,34 @@ def test_storage_that_comes_back_is_tried_again_after_a_lease(queue, hospitals):
     assert run_status(training_round) == TrainingRun.Status.FINISHED
     # That storage was out of reach counts as no attempt.
     assert set(training_round.assignments.values_list("attempt", "reason")) == {(1, "")}
+
+
+def test_storage_that_hangs_for_longer_than_a_lease_uses_up_no_attempts(
+    queue, hospitals, settings, monkeypatch
+):
+    training_round = start_round(hospitals, queue)
+    assignment = assignment_of(training_round, hospitals[0])
+    others = []
+
+    def hang(*args):
+        """Until another worker has taken the assignment over, to which the same happens."""
+        if not others:
+            others.append(assignment)
+            expire_lease(assignment)
+            services.train_clients([assignment.pk])
+            others.clear()
+        raise StorageError("it was silent")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clients, "_train_client", hang)
+        for _ in range(15):
+            services.train_clients([assignment.pk])
+    assignment.refresh_from_db()
+    assert (assignment.status, assignment.attempt) == (Status.PENDING, 1)
+    RoundAssignment.objects.give_up()
+    queue.work_and_sweep()
+    training_round.run.refresh_from_db()
+    assert training_round.run.status == TrainingRun.Status.FINISHED
 
 
 def test_an_empty_hospital_and_one_with_too_few_patients_sit_out_and_the_others_train(

@@ -17,6 +17,7 @@ from training import services
 from training.errors import ConflictError, RefusedUpdateError, TrainingError
 from training.models import ReceivedUpdate, RoundAssignment, Study, TrainingRound, TrainingRun
 from training.objects import params_key
+from training.services.rounds import open_round
 
 pytestmark = pytest.mark.django_db
 
@@ -126,6 +127,26 @@ def test_a_run_that_is_stopped_while_it_aggregates_makes_no_version(queue, hospi
     assert run.status == TrainingRun.Status.STOPPED
     assert not run.versions.exists()
     assert not run.rounds.filter(number=2).exists()
+
+
+def test_a_stop_that_waited_for_an_aggregation_ends_the_round_which_that_has_opened(
+    queue, hospitals, monkeypatch
+):
+    training_round = start_round(hospitals, queue)
+    run = training_round.run
+    active = TrainingRun.objects.active
+
+    def opened_meanwhile():
+        """What is there once the locked rows have been waited for."""
+        if not run.rounds.filter(number=2).exists():
+            open_round(run, 2, base_sha256=training_round.base_sha256)
+        return active()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingRun.objects, "active", opened_meanwhile)
+        assert services.stop_run(run, stopped_by=None)
+    statuses = RoundAssignment.objects.filter(training_round__run=run, training_round__number=2)
+    assert set(statuses.values_list("status", flat=True)) == {RoundAssignment.Status.MISSED}
 
 
 def test_a_diagnosis_entered_in_mid_run_changes_nothing(queue, hospitals):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Prefetch
+from django.db.models import F, Prefetch
 from django.utils import timezone
 
 from envoys.errors import LostObjectError, StorageError
@@ -73,9 +73,11 @@ def train_clients(assignment_ids: Sequence[int]) -> None:
     )
     if assignments:
         let_go_of_removed()
+    # Not on a hospital's own host: what others have frozen stays away from there.
+    is_shared = not any(assignment.envoy.queue for assignment in assignments)
     while assignments:
-        going_on = GoingOn() if time.monotonic() - started < settings.GO_ON_SECONDS else None
-        assignments = _train_chunk(assignments, going_on)
+        has_time = time.monotonic() - started < settings.GO_ON_SECONDS
+        assignments = _train_chunk(assignments, GoingOn() if is_shared and has_time else None)
 
 
 def _train_chunk(
@@ -183,13 +185,17 @@ def _postpone(assignment: RoundAssignment, error: StorageError) -> None:
     if counts and assignment.attempt >= MAX_ATTEMPTS:
         _fail(assignment, str(error))
         return
-    RoundAssignment.objects.hand_back(
+    is_mine = RoundAssignment.objects.hand_back(
         assignment,
         status=RoundAssignment.Status.PENDING,
         reason=f"Attempt {assignment.attempt}: {error}",
         attempt=assignment.attempt if counts else assignment.attempt - 1,
         enqueued_at=timezone.now(),  # due again after a lease
     )
+    if not is_mine and not counts:
+        # It was silent for longer than a lease lasts, and another has begun since.
+        begun_again = RoundAssignment.objects.filter(pk=assignment.pk, attempt__gt=1)
+        begun_again.unfinished().update(attempt=F("attempt") - 1)
 
 
 def _fail(assignment: RoundAssignment, reason: str) -> None:

@@ -165,8 +165,8 @@ def _chunks(
     its own gets a message of its own.
     """
     shared = [assignment for assignment in due if not assignment.envoy.queue]
-    num_chunks = max(1, min(settings.WORKER_PROCESSES, seconds // WORTH_A_MESSAGE_SECONDS))
-    chunks = balanced_chunks(shared, int(num_chunks))
+    num_chunks = int(min(settings.WORKER_PROCESSES, seconds / WORTH_A_MESSAGE_SECONDS))
+    chunks = balanced_chunks(shared, max(num_chunks, 1))
     return chunks + [[assignment] for assignment in due if assignment.envoy.queue]
 
 

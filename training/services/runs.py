@@ -188,7 +188,7 @@ def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
     with transaction.atomic():
         _lock(run.study)
         # The rounds' rows before the run's, as aggregation takes them.
-        rounds = list(run.rounds.select_for_update().order_by("pk").values_list("pk", flat=True))
+        list(run.rounds.select_for_update().order_by("pk").values_list("pk"))
         stopped = (
             TrainingRun.objects.active()
             .filter(pk=run.pk)
@@ -199,7 +199,8 @@ def stop_run(run: TrainingRun, *, stopped_by: User | None) -> bool:
             )
         )
         if stopped:
-            RoundAssignment.objects.filter(training_round_id__in=rounds).unfinished().update(
+            # Of all its rounds: an aggregation that was waited for may have opened another.
+            RoundAssignment.objects.filter(training_round__run=run).unfinished().update(
                 status=RoundAssignment.Status.MISSED, reason="the run was stopped"
             )
             run.rounds.exclude(status=TrainingRound.Status.AGGREGATED).update(

@@ -86,7 +86,12 @@ def _answer_again(update: FinishedUpdate) -> ReceivedUpdate:
         ],
     ).first()
     if accepted is None:
-        return _received(
+        late = ReceivedUpdate.objects.filter(
+            assignment=update.assignment,
+            verdict=ReceivedUpdate.Verdict.LATE,
+            sha256=update.sha256,
+        ).first()
+        return late or _received(
             update, verdict=ReceivedUpdate.Verdict.LATE, reason=_why_late(update.assignment)
         )
     if accepted.sha256 != update.sha256:

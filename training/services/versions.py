@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from envoys import audit
-from envoys.errors import StorageError
+from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy, User
 from envoys.storage import director_storage, envoy_storage, read_object, write_object, write_objects
 from federated.params import Params, params_sha256, to_bytes
@@ -35,6 +36,7 @@ from training.services.updates import update_params
 
 Kind = ModelVersion.Kind
 MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
+OWN_MODEL_LEASES = 5  # so long the end of a run waits for a hospital's storage
 STORED_AT_ONCE = 8
 STORED_BYTES = 16 * 2**20  # of the parameters stored at once
 
@@ -59,10 +61,10 @@ def create_versions(
     """Store the federation's new model and each hospital's own; their rows are saved later.
 
     A hospital's own model is what its training made of the last global parameters. Where its
-    storage does not take it, the note says so, and the run goes on.
+    storage has not taken it for some leases, the note says so, and the run goes on.
 
     Raises:
-        StorageError: the director's storage does not take the model.
+        StorageError: the director's storage does not take the model, or for now a hospital's.
         LostUpdateError: an update is gone or damaged.
     """
     prepared = PreparedVersions()
@@ -81,6 +83,9 @@ def create_versions(
     newest = dict(own.order_by().values_list("envoy").annotate(Max("number")))
     folder = f"{study.storage_prefix}trained_model/{training_round.run.started_at:%Y%m%dT%H%M%SZ}"
 
+    newest_update = max(update.received_at for update in updates)
+    give_up_at = newest_update + OWN_MODEL_LEASES * timedelta(seconds=settings.LEASE_SECONDS)
+
     def trained(update: ReceivedUpdate) -> Params:
         delta_params = update_params(update)
         return {name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)}
@@ -95,6 +100,8 @@ def create_versions(
                 envoy_storage(envoy), folder, local_params, manifest, {"metrics.json": metrics}
             )
         except StorageError as error:
+            if timezone.now() < give_up_at and not isinstance(error, LostObjectError):
+                raise  # its storage may come back: the sweeper has the round aggregated again
             return f"{envoy}'s own model was not stored: {error}"
         row = _version(training_round, envoy, Kind.FINE_TUNED, number, folder, manifest, sha256)
         row.metrics = update.metrics

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
+from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.html import format_html
@@ -114,6 +115,19 @@ class AssignmentFacts(NamedTuple):
     status: str
     attempt: int
     reason: str
+
+
+class Measured(NamedTuple):
+    """What the curves show of an update; a row each of hospitals times rounds."""
+
+    num_examples: int
+    num_validation: int | None
+    train_loss: float | None
+    validation_loss: float | None
+    validation_auroc: float | None
+
+
+NOTHING = Measured(0, None, None, None, None)
 
 
 class HeldUpdate(NamedTuple):
@@ -666,19 +680,22 @@ def curves_of(
     visible_ids: set[int],
 ) -> Curves:
     """Curves of the hospitals that may be seen; a mean only of a round that has closed."""
-    updates = list(
-        ReceivedUpdate.objects.filter(
-            assignment__training_round__run=run,
-            assignment__training_round__number__gte=1,
-            assignment__envoy__in=visible_ids,
-            verdict=ReceivedUpdate.Verdict.ACCEPTED,
-        ).values_list(
-            "assignment__envoy_id", "assignment__training_round__number", "num_examples", "metrics"
-        )
+    updates = ReceivedUpdate.objects.filter(
+        assignment__training_round__run=run,
+        assignment__training_round__number__gte=1,
+        assignment__envoy__in=visible_ids,
+        verdict=ReceivedUpdate.Verdict.ACCEPTED,
     )
-    measured: dict[int, dict[int, dict[str, Any]]] = {}  # round number -> envoy -> metrics
-    for envoy_id, number, num_examples, metrics in updates:
-        measured.setdefault(number, {})[envoy_id] = {**metrics, "num_examples": num_examples}
+    measured: dict[int, dict[int, Measured]] = {}  # round number -> envoy -> metrics
+    for envoy_id, number, *values in updates.values_list(
+        "assignment__envoy_id",
+        "assignment__training_round__number",
+        "num_examples",
+        # Not `metrics__...`: what Django makes of that keeps this call's frames in a cycle, and so
+        # all that a page has read, until the collector comes by.
+        *(KeyTransform(name, "metrics") for name in Measured._fields[1:]),
+    ):
+        measured.setdefault(number, {})[envoy_id] = Measured(*values)
     numbers = range(1, max([run.num_rounds, *rounds]) + 1)
     # A mean over who is in so far would jump with every hospital that comes in.
     settled = [
@@ -693,20 +710,19 @@ def curves_of(
         train_loss=[weighted(m, "train_loss", "num_examples") for m in settled],
         validation_auroc={
             participant.envoy.name: [
-                measured.get(number, {}).get(participant.envoy_id, {}).get("validation_auroc")
+                measured.get(number, {}).get(participant.envoy_id, NOTHING).validation_auroc
                 for number in numbers
             ]
             for participant in participants
             if participant.envoy_id in visible_ids and not participant.sits_out_because
         },
-        num_updates=len(updates) + sum(bool(metrics) for metrics in settled),
+        num_updates=sum(map(len, measured.values())) + sum(bool(metrics) for metrics in settled),
     )
 
 
-def weighted(metrics: Iterable[dict[str, Any]], name: str, weight_name: str) -> float | None:
-    pairs = [
-        (m[name], m[weight_name]) for m in metrics if m.get(name) is not None and m.get(weight_name)
-    ]
+def weighted(metrics: Iterable[Measured], name: str, weight_name: str) -> float | None:
+    values = [(getattr(m, name), getattr(m, weight_name)) for m in metrics]
+    pairs = [(value, weight) for value, weight in values if value is not None and weight]
     total = sum(weight for _, weight in pairs)
     return sum(value * weight for value, weight in pairs) / total if total else None
 

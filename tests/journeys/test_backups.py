@@ -30,7 +30,7 @@ from tests.s3_server import s3_client
 
 pytestmark = pytest.mark.journey
 
-NUM_ROUNDS = 100
+NUM_ROUNDS = 40
 ROUNDS = f"--rounds={NUM_ROUNDS}"
 
 

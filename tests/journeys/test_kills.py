@@ -10,7 +10,7 @@ from tests.journeys.product import Demo, running_demo, simulate, wait_for, worke
 
 pytestmark = pytest.mark.journey
 
-ROUNDS = "--rounds=100"
+ROUNDS = "--rounds=60"
 QUICK_RECOVERY = {"TECHLIFE_LEASE_SECONDS": "2", "TECHLIFE_SWEEP_SECONDS": "0.5"}
 
 

@@ -666,7 +666,7 @@ def test_storage_that_hangs_for_longer_than_a_lease_uses_up_no_attempts(
 ):
     training_round = start_round(hospitals, queue)
     assignment = assignment_of(training_round, hospitals[0])
-    others = []
+    others: list[RoundAssignment] = []
 
     def hang(*args):
         """Until another worker has taken the assignment over, to which the same happens."""

@@ -1,7 +1,7 @@
 """`make faults`: rounds while processes are killed and storage fails; fails where one is lost.
 
-Prints one JSON object. Exit status 1, with words, if a round was lost, a row is stuck, or the bytes
-differ from those of the run that nothing disturbed.
+Prints one JSON object. Exit status 1, with words, if a round, an object or a version was lost, a row
+is stuck, or the bytes differ from those of the run that nothing disturbed.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from tests.faults.postgres import NoPostgresError
 from tests.faults.rounds import (
     NoProgressError,
     Site,
-    Verdict,
     ask_database,
     prepare,
     run_to_its_end,
-    wait_for_rest,
 )
 from tests.faults.stack import Stack, running_stack
+from tests.faults.verdict import Verdict
 
 
 def main() -> int:
@@ -36,6 +35,7 @@ def main() -> int:
         "--rounds", type=int, default=20, help="of each of as many runs as it takes"
     )
     parser.add_argument("--envoys", type=int, default=5)
+    parser.add_argument("--strategy", choices=("fedavg", "scaffold"), default="fedavg")
     parser.add_argument("--logs", type=Path, help="a new folder for the processes' logs")
     options = parser.parse_args()
     if options.kills < 1 or options.rounds < 1 or options.envoys < 3:
@@ -58,44 +58,46 @@ def main() -> int:
     sys.stdout.write(json.dumps(told) + "\n")
     for problem in verdict.problems:
         sys.stderr.write(f"{problem}\n")
-    return int(bool(verdict.rounds_lost or verdict.stuck_rows or not verdict.identical))
+    return int(bool(verdict.problems))
 
 
 def endure(stack: Stack, options: argparse.Namespace) -> tuple[Verdict, dict[str, Any]]:
     started = time.monotonic()
     site = Site(stack)
-    prepare(
+    hospitals = prepare(
         stack.supervisor.log_folder.parent / "cohort",
         num_envoys=options.envoys,
         num_rounds=options.rounds,
+        strategy=options.strategy,
         seed=options.seed,
     )
-    undisturbed = []
-    for _ in range(2):  # in the first, workers build what they keep
-        undisturbed.append(run_to_its_end(site, deque(), seed=options.seed))
-        wait_for_rest(site)
-    verdict = Verdict(undisturbed[-1])
-    verdict.judge(undisturbed[0])
+    # In the first, processes load what they keep.
+    undisturbed = [run_to_its_end(site, deque(), seed=options.seed) for _ in range(2)]
+    verdict = Verdict(undisturbed[-1], options.rounds, hospitals)
+    for run in undisturbed:
+        verdict.judge(run)
     verdict.seconds.clear()
-    faults = deque(plan_faults(options.kills, seed=options.seed))
+    # Against a reference that is none itself nothing is held.
+    num_faults = 0 if verdict.problems else options.kills
+    faults = deque(plan_faults(num_faults, seed=options.seed))
     try:
         while faults:
             verdict.judge(run_to_its_end(site, faults, seed=options.seed))
-            wait_for_rest(site)
     except NoProgressError as error:
-        verdict.rounds_lost += 1
-        verdict.problems.append(str(error))
-    stack.storage.end()
+        verdict.lose(str(error))
+    stack.end_storage_fault()  # of a run that stood still
     ask_database(verdict.judge_rows)
-    ask_database(verdict.judge_lineage)
     seconds = statistics.mean(verdict.seconds) if verdict.seconds else None
     return verdict, {
-        "kills": sum(stack.num_struck.values()),
-        "by_target": dict(sorted(stack.num_struck.items())),
+        "kills": len(stack.struck),
+        "by_target": dict(sorted(Counter(fault.target for fault in stack.struck).items())),
         "rounds_lost": verdict.rounds_lost,
         "stuck_rows": verdict.stuck_rows,
         "identical": verdict.identical,
+        "problems": len(verdict.problems),
+        "ended_by_themselves": dict(sorted(stack.ended_by_themselves.items())),
         "slowdown": seconds and round(seconds / verdict.reference.seconds, 2),
+        "strategy": options.strategy,
         "seed": options.seed,
         "runs": len(verdict.seconds),
         "rounds": options.rounds,
@@ -104,7 +106,6 @@ def endure(stack: Stack, options: argparse.Namespace) -> tuple[Verdict, dict[str
         "disturbed_seconds": seconds and round(seconds, 2),
         "spoilt_answers": stack.storage.num_spoilt,
         "seconds": round(time.monotonic() - started, 1),
-        "problems": len(verdict.problems),
     }
 
 

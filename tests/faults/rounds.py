@@ -1,18 +1,22 @@
-"""Runs of twenty rounds, undisturbed and under faults, and what became of each."""
+"""Runs, undisturbed and under faults, one after the other."""
 
 import json
 import math
+import shutil
 import time
 import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.faults.plan import Fault
 from tests.faults.stack import HOST, POLL_SECONDS, Stack
+from tests.faults.storage import remove_folders
+from tests.faults.verdict import Ended, look_at
+from tests.s3_server import s3_client
 
 PATIENCE_SECONDS = 120.0  # without a word of progress a run is lost
 GRACE_SECONDS = 60.0  # for what follows a run's end, as its report
@@ -23,18 +27,6 @@ T = TypeVar("T")
 
 class NoProgressError(RuntimeError):
     """A run, or the site, that stands still."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that is over: what each round made, of whom, and how long it took."""
-
-    pk: int
-    seconds: float
-    status: str
-    reason: str
-    final_sha256: str
-    rounds: tuple[tuple[int, str, str, tuple[str, ...]], ...]  # number, status, sha256, counted
 
 
 @dataclass
@@ -80,8 +72,10 @@ class Site:
             return json.load(answer)
 
 
-def prepare(folder: Path, *, num_envoys: int, num_rounds: int, seed: int) -> None:
-    """Hospitals with rows, and a plan that all of them have approved."""
+def prepare(
+    folder: Path, *, num_envoys: int, num_rounds: int, strategy: str, seed: int
+) -> tuple[str, ...]:
+    """Hospitals with rows, and a plan that all of them have approved; returns their slugs."""
     from federated.synthetic import HOSPITALS, write_synthetic_cohort
     from techlife import demonstration
     from training import services
@@ -96,12 +90,19 @@ def prepare(folder: Path, *, num_envoys: int, num_rounds: int, seed: int) -> Non
     envoys = demonstration.import_hospitals(folder / "all", lambda line: None)
     doctors = demonstration.make_accounts(envoys)
     study = services.study_for("risk_tier")
-    plan = services.plan_for(study, num_rounds=num_rounds)
+    plan = services.plan_for(study, num_rounds=num_rounds, strategy=strategy)
     demonstration.approve_for_all(study, plan, envoys, doctors)
+    return tuple(sorted(envoy.slug for envoy in envoys))
 
 
 def run_to_its_end(site: Site, faults: deque[Fault], *, seed: int) -> Ended:
-    """Start a run, strike meanwhile, and wait until it is over. Raises NoProgressError."""
+    """Start a run, strike meanwhile, wait until it is over and all is at rest, and look at it.
+
+    Then what it has stored by its content is removed: the next run has the same seed, and would
+    find there what it has recorded and not stored. What struck nobody goes back to `faults`.
+
+    Raises NoProgressError.
+    """
     stack = site.stack
     run = site.call("/api/v1/runs", {"seed": seed})
     pk = run["id"]
@@ -126,7 +127,10 @@ def run_to_its_end(site: Site, faults: deque[Fault], *, seed: int) -> Ended:
             raise NoProgressError(f"run {pk} stands still: {state}")
         time.sleep(POLL_SECONDS)
     seconds = time.monotonic() - started
-    return ask_database(lambda: _ended(pk, seconds))
+    wait_for_rest(site, faults)
+    ended = ask_database(lambda: look_at(pk, seconds))
+    _forget_content(stack)
+    return ended
 
 
 def _progress(run_id: int) -> list[Any]:
@@ -148,19 +152,6 @@ def _progress(run_id: int) -> list[Any]:
     ]
 
 
-def _ended(run_id: int, seconds: float) -> Ended:
-    from training.models import ReceivedUpdate, TrainingRun
-
-    run = TrainingRun.objects.get(pk=run_id)
-    rounds = []
-    for each in run.rounds.order_by("number"):
-        counted = ReceivedUpdate.objects.filter(
-            assignment__training_round=each, verdict=ReceivedUpdate.Verdict.ACCEPTED
-        ).values_list("assignment__envoy__slug", flat=True)
-        rounds.append((each.number, each.status, each.result_sha256, tuple(sorted(counted))))
-    return Ended(run_id, seconds, run.status, run.reason, run.final_sha256, tuple(rounds))
-
-
 def ask_database(what: Callable[[], T]) -> T:
     """Once more for as long as the server is coming back."""
     from django.db import Error, connection
@@ -176,64 +167,38 @@ def ask_database(what: Callable[[], T]) -> T:
             time.sleep(POLL_SECONDS)
 
 
-@dataclass
-class Verdict:
-    """What runs under faults have lost against one without."""
+def wait_for_rest(site: Site, faults: deque[Fault]) -> None:
+    """Until what follows a run is done, storage is in order and the site ready.
 
-    reference: Ended
-    rounds_lost: int = 0
-    stuck_rows: int = 0
-    identical: bool = True
-    seconds: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def judge(self, run: Ended) -> None:
-        self.seconds.append(run.seconds)
-        if run.status != "FINISHED" or run.reason:
-            self.problems.append(f"run {run.pk}: {run.status.lower()}. {run.reason}")
-        expected = {each[0]: each for each in self.reference.rounds}
-        found = {each[0]: each for each in run.rounds}
-        for number, (_, status, _, counted) in expected.items():
-            here = found.get(number)
-            if here is None or (here[1], here[3]) != (status, counted):
-                self.rounds_lost += 1
-                self.problems.append(f"run {run.pk}, round {number}: {here}, not {counted}")
-        if run.rounds != self.reference.rounds or run.final_sha256 != self.reference.final_sha256:
-            self.identical = False
-
-    def judge_rows(self) -> None:
-        """What is still open, or was given up, when nothing is under way any more."""
-        from envoys.work import kinds
-        from training.services.checking import Findings, check_rows, num_open_rows
-
-        found = Findings()
-        check_rows(found)
-        self.stuck_rows = num_open_rows() + found.num_problems
-        self.problems += found.problems
-        for kind in kinds():
-            for row in kind.model.objects.filter(status="FAILED"):
-                self.stuck_rows += 1
-                self.problems.append(f"{kind.title} {row.pk} has failed: {row.reason}")
-
-    def judge_lineage(self) -> None:
-        """Every counted update has its object, every version its lineage."""
-        from training.models import TrainingRun
-        from training.services.checking import Findings, check_runs
-
-        found = Findings()
-        for _ in check_runs(found, sorted(TrainingRun.objects.values_list("pk", flat=True))):
-            pass
-        self.rounds_lost += found.num_problems
-        self.problems += found.problems
-
-
-def wait_for_rest(site: Site) -> None:
-    """Until what follows a run is done, or the grace is over, and the site is ready again."""
+    Raises NoProgressError.
+    """
     from training.services.checking import num_open_rows
 
+    _wait_until(site, "rows are still open", lambda: ask_database(num_open_rows) == 0)
+    if unmet := site.stack.end_storage_fault():
+        faults.appendleft(unmet)
+    _wait_until(site, "the site is not ready", site.is_ready)
+
+
+def _wait_until(site: Site, otherwise: str, is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline:
+    while not is_so():
         site.stack.check()
-        if ask_database(num_open_rows) == 0 and site.is_ready():
-            return
+        if time.monotonic() > deadline:
+            raise NoProgressError(f"{GRACE_SECONDS:.0f} s after a run {otherwise}")
         time.sleep(0.1)
+
+
+def _forget_content(stack: Stack) -> None:
+    """Remove what is stored under the hash of its content, and what workers have built of it."""
+    from django.conf import settings
+
+    from training.objects import params_key
+    from training.services.updates import client_state_key
+
+    named = {params_key(""), client_state_key(""), "snapshots/"}
+    folders = {key.partition("/")[0] for key in named}
+    remove_folders(s3_client(stack.s3), folders)
+    arrays = Path(settings.DATA_DIR, "arrays")
+    if arrays.exists():  # of a run that has failed before
+        shutil.rmtree(arrays)

@@ -8,9 +8,10 @@ import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,19 @@ class Stack:
 
     supervisor: Any
     storage: FaultyStorage
+    s3: dict[str, str]  # the server itself, behind that storage
     web_port: int
-    num_struck: dict[str, int]
+    struck: list[Fault] = field(default_factory=list)
+    ended_by_themselves: Counter[str] = field(default_factory=Counter)  # by name
+    _killed: set[int] = field(default_factory=set)
 
     def check(self) -> None:
         """Start again what has ended. Raises ProcessError for what ends by itself, over and over."""
+        before = {name: child.pid for name, child in self.supervisor.children.items()}
         self.supervisor.check()
+        for name, child in self.supervisor.children.items():
+            if child.pid != before[name] and before[name] not in self._killed:
+                self.ended_by_themselves[name] += 1
 
     def strike(self, fault: Fault) -> bool:
         """Kill, or make storage bad; False if there is nothing to kill at the moment.
@@ -62,10 +70,17 @@ class Stack:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 return False
-            for child in self.supervisor.children.values():
+            self._killed.add(pid)
+            if child := self.supervisor.children.get(fault.target):
                 child.restarts.clear()  # it has not ended by itself
-        self.num_struck[fault.target] = self.num_struck.get(fault.target, 0) + 1
+        self.struck.append(fault)
         return True
+
+    def end_storage_fault(self) -> Fault | None:
+        """Have storage in order; returns the fault that nobody has met, which then never struck."""
+        if self.storage.end():
+            return None
+        return self.struck.pop()  # nothing strikes until it is met
 
     def _victim(self, fault: Fault) -> int | None:
         if fault.target == "worker_child":
@@ -108,7 +123,6 @@ def running_stack(*, seed: int) -> Iterator[Stack]:
         with running_s3(folder / "s3", "director", "envoys") as s3:
             real_port = int(s3["AWS_S3_ENDPOINT_URL"].rpartition(":")[2])
             with FaultyStorage(real_port, seed=seed) as storage:
-                s3["AWS_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{storage.port}"
                 yield from _start(folder, s3, storage)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,6 +135,7 @@ def _start(folder: Path, s3: dict[str, str], storage: FaultyStorage) -> Iterator
     os.environ.clear()  # of whoever runs this, who may have an installation of their own
     os.environ.update(plain | s3 | QUICK_RECOVERY)
     os.environ.update(
+        AWS_S3_ENDPOINT_URL=f"http://127.0.0.1:{storage.port}",
         TECHLIFE_MODE="production",
         TECHLIFE_DATA_DIR=str(folder / "data"),
         TECHLIFE_ALLOWED_HOSTS=HOST,
@@ -152,7 +167,7 @@ def _start(folder: Path, s3: dict[str, str], storage: FaultyStorage) -> Iterator
         lock_data_folder(settings.DATA_DIR) as lock,
         Supervisor(settings.DATA_DIR, lock, report=lambda message: None) as supervisor,
     ):
-        stack = Stack(supervisor, storage, web, {})
+        stack = Stack(supervisor, storage, s3, web)
         celery = (sys.executable, "-m", "celery", "-A", "celery_app")
         supervisor.start("postgres", server_argv(folder / "postgres", database), restart=True)
         supervisor.wait_until("postgres", lambda: _is_open(database), seconds=START_SECONDS)

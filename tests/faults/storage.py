@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Set
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -50,10 +51,11 @@ class FaultyStorage:
         with self._lock:
             self._fault, self._until, self._is_met = fault, time.monotonic() + seconds, False
 
-    def end(self) -> None:
-        """Be in order again, whether or not anybody has met what was begun."""
+    def end(self) -> bool:
+        """Be in order again; returns whether somebody has met what was begun."""
         with self._lock:
-            self._fault, self._is_met = "", True
+            was_met, self._fault, self._is_met = self._is_met, "", True
+            return was_met
 
     @property
     def is_met(self) -> bool:
@@ -86,6 +88,20 @@ class FaultyStorage:
         self._ended.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def remove_folders(s3: Any, names: Set[str]) -> int:
+    """Delete what lies in a folder of such a name, in every bucket; returns how many objects."""
+    keys = [
+        (bucket["Name"], each["Key"])
+        for bucket in s3.list_buckets()["Buckets"]
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"])
+        for each in page.get("Contents", ())
+        if names & set(each["Key"].split("/")[:-1])
+    ]
+    for bucket, key in keys:
+        s3.delete_object(Bucket=bucket, Key=key)
+    return len(keys)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,8 +11,8 @@ import pytest
 from envoys import storage as product
 from envoys.errors import LostObjectError, StorageError
 from envoys.storage import director_storage, read_object, write_object
-from tests.faults.storage import FAILS, HANGS, TRUNCATES, FaultyStorage
-from tests.s3_server import running_s3
+from tests.faults.storage import FAILS, HANGS, TRUNCATES, FaultyStorage, remove_folders
+from tests.s3_server import running_s3, s3_client
 
 CONTENT = os.urandom(10_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -102,3 +102,25 @@ def test_a_fault_lasts_until_somebody_has_met_it(faulty):
             read()
     assert faulty.is_met
     assert read() == CONTENT
+
+
+def test_folders_are_removed_by_name_from_every_bucket(tmp_path):
+    with running_s3(tmp_path / "s3", "director", "envoys") as environment:
+        s3 = s3_client(environment)
+        keys = {
+            "director": [
+                "updates/a.safetensors",
+                "updates/b.safetensors",
+                "updates.txt",
+                "study/a",
+            ],
+            "envoys": ["oslo/client_state/a", "oslo/updates", "client_state/b", "oslo/state/a"],
+        }
+        for bucket in keys:
+            for key in keys[bucket]:
+                s3.put_object(Bucket=bucket, Key=key, Body=b"1")
+        assert remove_folders(s3, {"updates", "client_state"}) == 4
+        assert remove_folders(s3, {"updates", "client_state"}) == 0
+        left = {bucket: s3.list_objects_v2(Bucket=bucket)["Contents"] for bucket in keys}
+    assert [each["Key"] for each in left["director"]] == ["study/a", "updates.txt"]
+    assert [each["Key"] for each in left["envoys"]] == ["oslo/state/a", "oslo/updates"]

@@ -32,5 +32,6 @@ def test_no_round_is_lost_to_twenty_faults_and_the_bytes_stay_the_same() -> None
     assert told["kills"] == 20
     assert told["by_target"] == dict.fromkeys(sorted(TARGETS), 2)
     assert (told["rounds_lost"], told["stuck_rows"], told["identical"]) == (0, 0, True)
+    assert told["problems"] == 0, done.stderr
     assert all(told["spoilt_answers"].values()), told
     assert told["rounds"] == 20

@@ -1,7 +1,8 @@
 """A backup of rows and objects, made while the site runs, and its way back: docs/operations.md.
 
 An object is stored before the row that names it is written. So rows are copied first, all as of one
-moment, and objects after them: whatever a row names is there. The way back is the other way round.
+moment, and objects after them: whatever a row names is there. What goes for good is removed by
+`training.services.retention`, which waits for the end. The way back is the other way round.
 Names and phones stay encrypted as they are, and the keys are not in it: who has only the backup
 reads none.
 """
@@ -27,6 +28,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models import F
 from django.utils import timezone
 
+from envoys.copying import BEING_COPIED, copying
 from envoys.errors import LostObjectError
 from envoys.models import Envoy, User, WorkerSign
 from envoys.storage import (
@@ -102,12 +104,19 @@ def make_backup(folder: Path, *, say: Say) -> Manifest:
 
     Raises:
         BackupError: something lies there.
-        StorageError: an object cannot be read.
+        StorageError: an object cannot be read, or the sign that it is made not be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupError(f"{folder} is not empty: name a folder that is, or that is not there yet")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "objects").mkdir(mode=0o700)
+    with copying():
+        manifest = _copy_all(folder, say)
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def _copy_all(folder: Path, say: Say) -> Manifest:
     made_at = timezone.now()
     if connection.vendor == "sqlite":
         tables, envoys, migrations = _copy_sqlite(folder)
@@ -115,7 +124,7 @@ def make_backup(folder: Path, *, say: Say) -> Manifest:
         tables, envoys, migrations = _copy_postgres(folder)
     say(f"Copied the rows of {len(envoys)} participants as of {made_at:%Y-%m-%d %H:%M:%S} UTC")
     objects = list(_copy_objects(folder, envoys, say))
-    manifest = Manifest(
+    return Manifest(
         made_at=made_at.isoformat(),
         vendor=connection.vendor,
         migrations=migrations,
@@ -124,8 +133,6 @@ def make_backup(folder: Path, *, say: Say) -> Manifest:
         objects=objects,
         key_marks=[_key_mark(key) for key in settings.FIELD_KEYS],
     )
-    _write_manifest(folder, manifest)
-    return manifest
 
 
 def _copy_sqlite(folder: Path) -> tuple[list[TableFile], list[dict[str, str]], list[list[str]]]:
@@ -196,7 +203,11 @@ def _owned_objects(envoys: list[dict[str, str]]) -> Iterator[tuple[str, Storage,
     shared = settings.DIRECTOR_S3_BUCKET_NAME or DIRECTOR_FOLDER
     prefixes = tuple(f"{row.storage_prefix}/" for row in rows if bucket_of(row) == shared)
     director = director_storage()
-    keys = [key for key, _ in list_objects(director) if not key.startswith(prefixes)]
+    keys = [
+        key
+        for key, _ in list_objects(director)
+        if key != BEING_COPIED and not key.startswith(prefixes)
+    ]
     yield DIRECTOR, director, keys
     for row in rows:
         storage = envoy_storage(row)

@@ -317,8 +317,7 @@ CELERY_BEAT_SCHEDULE = {
     },
 }
 # Of so many of its newest rounds a run under way keeps updates and parameters, and of those younger
-# than so long, which is to be longer than a backup takes; one that was checked keeps its last round.
-# Without rounds, all are kept.
+# than so long; one that was checked keeps its last round. Without rounds, all are kept.
 KEEP_ROUNDS: int = env.int("TECHLIFE_KEEP_ROUNDS", default=10)
 KEEP_HOURS: float = env.float("TECHLIFE_KEEP_HOURS", default=1.0)
 if KEEP_ROUNDS < 0 or KEEP_HOURS < 0:

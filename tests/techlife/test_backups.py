@@ -11,6 +11,8 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils import timezone
 
+from envoys.copying import is_copied
+from envoys.errors import StorageError
 from envoys.models import Envoy
 from envoys.storage import director_storage, envoy_storage, write_object
 from envoys.workers import record_sign
@@ -84,6 +86,33 @@ def test_what_goes_away_meanwhile_is_left_out(oslo, tmp_path, monkeypatch):
     monkeypatch.setattr(backups, "list_objects", list_what_goes)
     manifest = make_backup(tmp_path / "backup", say=say)
     assert len(read_backup(tmp_path / "backup").objects) == len(manifest.objects) == 3
+
+
+def test_while_it_is_made_a_sign_says_so_and_is_not_part_of_it(oslo, tmp_path, monkeypatch):
+    said: list[bool] = []
+    for name in ("_copy_sqlite", "_copy_objects"):
+        copy = getattr(backups, name)
+
+        def look(*arguments: Any, copy: Any = copy) -> Any:
+            said.append(is_copied())
+            return copy(*arguments)
+
+        monkeypatch.setattr(backups, name, look)
+    manifest = make_backup(tmp_path / "backup", say=say)
+    assert said == [True, True]
+    assert len(manifest.objects) == 3
+    assert not is_copied()
+
+
+def test_a_backup_that_fails_takes_its_sign_down(oslo, tmp_path, monkeypatch):
+    def fail(*arguments: Any) -> Any:
+        assert is_copied()
+        raise StorageError("out of reach")
+
+    monkeypatch.setattr(backups, "_copy_object", fail)
+    with pytest.raises(StorageError):
+        make_backup(tmp_path / "backup", say=say)
+    assert not is_copied()
 
 
 def test_a_backup_is_not_made_into_a_folder_that_holds_something(backup):

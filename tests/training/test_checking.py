@@ -6,12 +6,15 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from diagnoses.models import Snapshot
+from envoys import audit
+from envoys.models import AuditEvent
 from envoys.storage import director_storage, envoy_storage, write_object
 from federated.params import from_bytes, to_bytes
 from inference.models import InferenceRun
 from tests.factories import make_envoy, make_inference_run, make_round, make_run, make_snapshot
 from tests.federation import (
     approve,
+    approved_plan,
     assignment_of,
     break_storage,
     finish,
@@ -286,6 +289,54 @@ def test_a_closed_round_that_nobody_aggregates_and_a_run_without_a_round_are_tol
     rounds.update(status=TrainingRound.Status.AGGREGATED)
     TrainingRun.objects.update(started_at=timezone.now() - LONG_AGO)
     assert overdue() == [f"run {training_round.run_id}: training, and no round of it is open"]
+
+
+def close(training_round: TrainingRound, **values) -> None:
+    """As the sweeper leaves one that it hands out again and again: closed a moment ago."""
+    RoundAssignment.objects.filter(training_round=training_round).update(
+        status="SUBMITTED", submitted_at=timezone.now() - LONG_AGO
+    )
+    TrainingRound.objects.filter(pk=training_round.pk).update(
+        status=TrainingRound.Status.CLOSED, closed_at=timezone.now(), **values
+    )
+
+
+def test_a_closed_round_past_its_deadline_that_cannot_be_aggregated_is_told(three, queue):
+    training_round = start_round(three, queue)
+    close(training_round)
+    assert overdue() == []
+    training_round.refresh_from_db()
+    close(training_round, deadline_at=timezone.now() - LONG_AGO)
+    training_round.refresh_from_db()
+    told = f"run {training_round.run_id}, round 1: closed, past its deadline of"
+    assert overdue() == [f"{told} {training_round.deadline_at}, and not aggregated"]
+    # A person's decision, for which it waited that long, has just let it go on.
+    audit.record(None, "went on without hospital", assignment_of(training_round, three[0]))
+    assert overdue() == []
+    AuditEvent.objects.update(happened_at=timezone.now() - LONG_AGO)
+    assert len(overdue()) == 1
+    audit.record(None, "looked at the round", training_round)
+    assert len(overdue()) == 1
+    RoundAssignment.objects.filter(envoy=three[0]).update(submitted_at=timezone.now())
+    assert overdue() == []
+
+
+def test_a_round_closed_by_hand_that_cannot_be_aggregated_is_told(three, queue):
+    study = services.study_for("risk_tier")
+    approved_plan(study, three)
+    for envoy in three:
+        services.launch_training(study, envoy, launched_by=None)
+    queue.work_and_sweep()
+    RoundAssignment.objects.update(submitted_at=timezone.now() - LONG_AGO)
+    TrainingRound.objects.update(opened_at=timezone.now() - LONG_AGO)
+    assert overdue() == []  # it waits for somebody to ask
+    training_round = services.aggregate_envoys(study, three)
+    assert overdue() == []  # somebody has just asked
+    AuditEvent.objects.update(happened_at=timezone.now() - LONG_AGO)
+    problem = f"run {training_round.run_id}, round 1: closed, by hand, and not aggregated"
+    assert overdue() == [problem]
+    queue.work()
+    assert overdue() == []
 
 
 def test_a_full_round_that_nobody_closes_is_told(three, queue):

@@ -1,9 +1,13 @@
+import hashlib
 from datetime import timedelta
 
 import pytest
+from django.core.cache import cache
 from django.core.management import call_command
 from django.utils import timezone
+from redis.exceptions import RedisError
 
+from envoys.copying import BEING_COPIED, copying
 from envoys.errors import StorageError
 from envoys.models import Envoy, User
 from envoys.storage import (
@@ -12,21 +16,22 @@ from envoys.storage import (
     envoy_storage,
     list_objects,
     object_size,
+    write_object,
 )
 from inference.services.erasure import delete_envoy, erase_envoy
 from tests.factories import make_user
-from tests.federation import approve, make_hospital, object_path
+from tests.federation import approve, assignment_of, make_hospital, object_path
 from training import services
 from training.models import (
     ReceivedUpdate,
     RoundAssignment,
     RunReport,
-    TrainingRound,
     TrainingRun,
 )
 from training.objects import load_base_params, params_key
+from training.services import checking
 from training.services.checking import Findings, check_newest_run, check_runs
-from training.services.retention import remove_old_objects
+from training.services.retention import Removed, remove_old_objects
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +73,15 @@ def end(run, queue) -> TrainingRun:
     run.refresh_from_db()
     assert run.check_problems == []
     return run
+
+
+def miss(run, queue, envoy, *numbers) -> None:
+    """Rounds, of which the first is open, go by without an update of the hospital."""
+    for number in numbers:
+        RoundAssignment.objects.filter(
+            training_round__run=run, training_round__number=number, envoy=envoy
+        ).update(status=RoundAssignment.Status.FAILED)
+        reach(run, queue, number + 1)
 
 
 def stored() -> set[str]:
@@ -169,7 +183,7 @@ def test_a_round_that_cannot_be_made_again_ends_the_letting_go_of_a_run_under_wa
     assert "round 2, H" in problems_of(run)[0]
 
 
-def test_what_is_younger_than_a_backup_takes_stays(three, queue, settings):
+def test_what_was_aggregated_in_the_last_hours_stays(three, queue, settings):
     settings.KEEP_HOURS = 1.0
     run = reach(start_long(three), queue, 5)
     assert remove_old_objects().num_objects == 0
@@ -187,7 +201,7 @@ def test_what_runs_share_stays_until_the_last_of_them_lets_go(three, queue):
     assert updates_of(second, 2) == same
     removed = remove_old_objects()  # of the second; the first waits for the second's end
     (reason,) = removed.put_off
-    assert f"run {first.pk}: one of the same seed is under way" in reason
+    assert f"run {first.pk}: another of its study" in reason
     assert removed.num_objects == 0
     assert stored() >= updates_of(first, 1) | same
 
@@ -233,14 +247,7 @@ def test_what_a_hospital_sent_last_is_kept_until_it_sends_again(three, queue):
         assignment__training_round__number=1,
         assignment__envoy=three[0],
     )
-    for number in (2, 3, 4):  # it misses these
-        TrainingRound.objects.filter(run=run, number=number).update(
-            status=TrainingRound.Status.COLLECTING
-        )
-        RoundAssignment.objects.filter(
-            training_round__run=run, training_round__number=number, envoy=three[0]
-        ).update(status=RoundAssignment.Status.FAILED)
-        reach(run, queue, number + 1)
+    miss(run, queue, three[0], 2, 3, 4)
     remove_old_objects()
     run.refresh_from_db()
     assert (run.objects_kept_from_round, run.objects_removed_before_round) == (3, 1)
@@ -252,6 +259,159 @@ def test_what_a_hospital_sent_last_is_kept_until_it_sends_again(three, queue):
     assert (run.objects_kept_from_round, run.objects_removed_before_round) == (4, 4)
     assert stored().isdisjoint(updates_of(run, 1))
     assert last.client_state_sha256 not in states_of(three[0])
+
+
+def test_what_a_hospital_sent_before_stays_until_its_next_has_counted(three, queue):
+    run = start_long(three, strategy="scaffold", quorum=2)
+    reach(run, queue, 2)
+    before = ReceivedUpdate.objects.get(
+        assignment__training_round__run=run,
+        assignment__training_round__number=1,
+        assignment__envoy=three[0],
+    )
+    miss(run, queue, three[0], 2, 3, 4)
+    assignment = assignment_of(run.rounds.get(number=5), three[0])
+    services.train_clients([assignment.pk])  # it is back, and the others are still at it
+    remove_old_objects()
+    assert before.sha256 in stored()
+    assert before.client_state_sha256 in states_of(three[0])
+
+    (lost,) = updates_of(run, 5)  # so that it is asked again
+    object_path(params_key(lost)).unlink()
+    reach(run, queue, 6)
+    assignment.refresh_from_db()
+    assert assignment.status == RoundAssignment.Status.SUBMITTED, assignment.reason
+    assert assignment.updates.filter(verdict=ReceivedUpdate.Verdict.ACCEPTED).exists()
+    assert "is missing" in assignment.updates.get(verdict=ReceivedUpdate.Verdict.REFUSED).reason
+    remove_old_objects()
+    assert before.sha256 not in stored()
+    assert before.client_state_sha256 not in states_of(three[0])
+
+
+def test_what_came_late_for_a_round_that_was_let_go_goes_after_the_run(three, queue):
+    run = reach(start_long(three), queue, 5)
+    remove_old_objects()
+    late = hashlib.sha256(b"came late").hexdigest()
+    write_object(director_storage(), params_key(late), b"came late")
+    ReceivedUpdate.objects.create(
+        assignment=assignment_of(run.rounds.get(number=1), three[0]),
+        sha256=late,
+        num_examples=1,
+        verdict=ReceivedUpdate.Verdict.LATE,
+    )
+    end(run, queue)
+    assert late in stored()
+    remove_old_objects()
+    assert late not in stored()
+
+
+def test_a_run_that_is_started_meanwhile_keeps_the_rest_where_it_is(three, queue, monkeypatch):
+    run = end(start_long(three), queue)
+    deleted: list[str] = []
+
+    def delete_and_start(storage, key):
+        delete_object(storage, key)
+        deleted.append(key)
+        if len(deleted) == 3:
+            start_long(three)
+
+    monkeypatch.setattr(f"{RETENTION}.delete_object", delete_and_start)
+    removed = remove_old_objects()
+    assert removed.num_objects == len(deleted) == 3
+    (reason,) = removed.put_off
+    assert f"run {run.pk}: another of its study is being prepared" in reason
+
+
+def test_while_a_run_is_prepared_whatever_its_seed_nothing_of_its_study_goes(three, queue):
+    run = end(start_long(three), queue)
+    other = start_long(three, seed=1)
+    assert remove_old_objects().num_objects == 0
+    reach(other, queue, 1)
+    assert remove_old_objects().num_objects > 0
+    run.refresh_from_db()
+    assert run.objects_removed_before_round == NUM_ROUNDS
+
+
+def test_while_a_backup_is_made_nothing_goes(three, queue, monkeypatch):
+    run = end(start_long(three), queue)
+    with copying():
+        removed = remove_old_objects()
+        (reason,) = removed.put_off
+        assert reason.startswith(f"run {run.pk}: a backup is being made")
+        assert removed.num_objects == 0
+        # One that was killed leaves its sign behind: it is believed for a day.
+        tomorrow = timezone.now() + timedelta(hours=25)
+        with monkeypatch.context() as patch:
+            patch.setattr("envoys.copying.timezone.now", lambda: tomorrow)
+            assert remove_old_objects().num_objects > 0
+
+
+def test_what_a_backup_that_begins_meanwhile_has_rows_of_stays(three, queue, monkeypatch):
+    run = end(start_long(three), queue)
+    began: list[int] = []
+
+    def look_and_begin(storage, key):
+        if not began:
+            write_object(director_storage(), BEING_COPIED, b"")
+            began.append(TrainingRun.objects.get(pk=run.pk).objects_kept_from_round)
+        return object_size(storage, key)
+
+    monkeypatch.setattr(f"{RETENTION}.object_size", look_and_begin)
+    before = stored()
+    assert remove_old_objects().num_objects == 0
+    assert began == [NUM_ROUNDS]  # the copied row promises nothing of what is about to go
+    assert stored() == before
+
+
+def test_a_pass_does_not_start_while_another_is_under_way(three, queue, monkeypatch):
+    run = end(start_long(three), queue)
+    meanwhile: list[Removed] = []
+
+    def start_another(storage, key):
+        meanwhile.append(remove_old_objects())
+        delete_object(storage, key)
+
+    monkeypatch.setattr(f"{RETENTION}.delete_object", start_another)
+    assert remove_old_objects().num_objects > 0
+    assert {each.num_objects for each in meanwhile} == {0}
+    assert "another pass is under way" in meanwhile[0].put_off[0]
+    run.refresh_from_db()
+    assert run.objects_removed_before_round == NUM_ROUNDS
+    assert remove_old_objects().put_off == []  # it has said that it ended
+
+
+def test_a_cache_that_does_not_answer_keeps_no_pass_from_starting(three, queue, monkeypatch):
+    end(start_long(three), queue)
+
+    def fail(*arguments, **values):
+        raise RedisError
+
+    monkeypatch.setattr(cache, "add", fail)
+    monkeypatch.setattr(cache, "delete", fail)
+    assert remove_old_objects().num_objects > 0
+
+
+def test_what_another_pass_lets_go_while_it_is_checked_is_no_finding(
+    three, queue, monkeypatch, caplog
+):
+    run = reach(start_long(three), queue, 6)
+    check_round = checking.check_round
+    is_other_done = False
+
+    def check_after_another(*arguments):
+        nonlocal is_other_done
+        if not is_other_done:
+            is_other_done = True
+            cache.clear()  # processes that share none do not know of each other
+            assert remove_old_objects().num_objects > 0
+            load_base_params.cache_clear()
+        return check_round(*arguments)
+
+    monkeypatch.setattr(checking, "check_round", check_after_another)
+    remove_old_objects()
+    assert "a check has found" not in caplog.text
+    run.refresh_from_db()
+    assert (run.objects_kept_from_round, run.objects_removed_before_round) == (4, 4)
 
 
 def test_killed_in_the_middle_nothing_is_promised_that_is_gone_and_the_rest_goes_later(

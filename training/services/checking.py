@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from diagnoses.models import Snapshot
 from envoys.errors import LostObjectError, StorageError
-from envoys.models import Envoy
+from envoys.models import AuditEvent, Envoy
 from envoys.storage import director_storage, envoy_storage, read_object
 from envoys.work import WorkKind, kinds
 from federated.aggregation import ClientUpdate
@@ -40,6 +40,13 @@ from training.services.updates import unpack_update
 logger = logging.getLogger(__name__)
 
 OPEN = (TrainingRound.Status.COLLECTING, TrainingRound.Status.CLOSED)
+# What a person does that has a round aggregated which may have waited long, as the audit calls it.
+ASKED_FOR = (
+    "aggregated round",
+    "released update",
+    "rejected update",
+    "went on without hospital",
+)
 MOST_PROBLEMS = 1000  # told; all are counted
 MOST_RUNS_TOLD = 20  # on a page, the newest
 
@@ -77,7 +84,8 @@ def check_rows(found: Findings) -> None:
     """Tell of rows that have not ended and that nobody is about to end.
 
     What the sweeper does a lease after its time is given three leases and five sweeps. What waits
-    for a person, or for a worker that is busy, is no problem: the sweeper hands it out again.
+    for a person, or for a worker that is busy, is no problem: the sweeper hands it out again. A
+    round that is so long past its deadline is told even while somebody tries to aggregate it.
     """
     _check_runs(found, _long_ago())
     _check_open_rounds(found, _long_ago())
@@ -128,6 +136,30 @@ def _check_open_rounds(found: Findings, long_ago: datetime) -> None:
         found.tell(f"{_round(each)}: all are in, and nobody closes it")
     for each in rounds.closed().filter(run__in=active, reason="", closed_at__lt=long_ago):
         found.tell(f"{_round(each)}: closed on {each.closed_at}, and nobody aggregates it")
+    # One that is handed out, and never comes to an end: each time it is, it counts as closed anew.
+    closed = rounds.closed().filter(run__in=active, reason="", closed_at__gte=long_ago)
+    past_deadline = Q(deadline_at__lt=long_ago)
+    by_hand = Q(deadline_at__isnull=True, opened_at__lt=long_ago)
+    for each in closed.filter(past_deadline | by_hand):
+        if not _was_asked_for(each, since=long_ago):
+            when = f"past its deadline of {each.deadline_at}" if each.deadline_at else "by hand"
+            found.tell(f"{_round(each)}: closed, {when}, and not aggregated")
+
+
+def _was_asked_for(training_round: TrainingRound, *, since: datetime) -> bool:
+    """Whether something has happened that lets a round go on which has waited, perhaps for days."""
+    assignments = training_round.assignments.all()
+    if assignments.filter(submitted_at__gte=since).exists():
+        return True
+    updates = ReceivedUpdate.objects.filter(assignment__in=assignments)
+    rows = {
+        "traininground": [training_round.pk],
+        "roundassignment": assignments.values_list("pk", flat=True),
+        "receivedupdate": updates.values_list("pk", flat=True),
+    }
+    targets = [f"{kind}:{pk}" for kind, ids in rows.items() for pk in ids]
+    events = AuditEvent.objects.filter(target__in=targets, happened_at__gte=since)
+    return events.filter(action__in=ASKED_FOR).exists()
 
 
 def _check_work(found: Findings, kind: WorkKind, long_ago: datetime) -> None:
@@ -251,12 +283,7 @@ def check_run(found: Findings, run: TrainingRun) -> Iterator[None]:
     for number in sorted(rounds):
         following = rounds.get(number + 1)
         if not run.has_let_go_of(number):
-            of_round = check_round(rounds[number], following, plan)
-            if of_round.num_problems:
-                run.refresh_from_db(fields=["objects_kept_from_round"])
-            # What went while it was looked at was checked before.
-            if not run.has_let_go_of(number):
-                found.add(of_round)
+            found.add(_check_kept_round(run, rounds[number], following, plan))
         _check_chain(found, rounds[number], following)
         if rounds[number].status == TrainingRound.Status.AGGREGATED:
             newest = rounds[number].result_sha256
@@ -269,6 +296,21 @@ def check_run(found: Findings, run: TrainingRun) -> Iterator[None]:
         )
     if run.status == TrainingRun.Status.FINISHED and not run.versions.of_federation().exists():
         found.tell(f"run {run.pk}: finished, and made no version")
+
+
+def _check_kept_round(
+    run: TrainingRun,
+    training_round: TrainingRound,
+    following: TrainingRound | None,
+    plan: TrainingPlan | None,
+) -> Findings:
+    """As `check_round`; nothing of one that was let go meanwhile, which was checked before."""
+    found = check_round(training_round, following, plan)
+    if found.num_problems:
+        run.refresh_from_db(fields=["objects_kept_from_round"])
+        if run.has_let_go_of(training_round.number):
+            return Findings()
+    return found
 
 
 def check_round(
@@ -309,7 +351,7 @@ def check_rounds_before(run: TrainingRun, number: int) -> Iterator[tuple[int, Fi
     plan = _plan_of(run)
     rounds = {each.number: each for each in run.rounds.filter(number__lte=number)}
     for each in range(max(run.objects_kept_from_round, 1), number):
-        yield each, check_round(rounds[each], rounds.get(each + 1), plan)
+        yield each, _check_kept_round(run, rounds[each], rounds.get(each + 1), plan)
 
 
 def _check_chain(

@@ -7,17 +7,22 @@ killed in between leaves work for the next, and never a row that promises what i
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.core.cache import cache
 from django.core.files.storage import Storage
 from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
+from redis.exceptions import RedisError
 
+from envoys.copying import is_copied
 from envoys.errors import StorageError
 from envoys.models import Envoy
 from envoys.storage import delete_object, director_storage, envoy_storage, object_size
+from training.errors import NotReadyError
 from training.models import ReceivedUpdate, RunQuerySet, TrainingRound, TrainingRun
 from training.objects import params_key
 from training.services.checking import check_rounds_before
@@ -26,6 +31,8 @@ from training.services.updates import client_state_key
 logger = logging.getLogger(__name__)
 
 ROUNDS_AT_ONCE = 10  # of which the objects are looked up together
+PASS = "remove_old_objects"  # in the cache while one is under way
+PASS_SECONDS = 600  # for which one that was killed keeps the next from starting
 # By how a row of an update leads to its round and run.
 NUMBER = "assignment__training_round__number"
 RUN = "assignment__training_round__run"
@@ -54,13 +61,43 @@ def remove_old_objects(*, is_dry_run: bool = False) -> Removed:
     removed = Removed()
     if not settings.KEEP_ROUNDS:
         return removed
+    if is_dry_run:
+        _let_go_of_all(removed, is_dry_run)
+    elif _begin_pass():
+        try:
+            _let_go_of_all(removed, is_dry_run)
+        finally:
+            _end_pass()
+    else:
+        removed.put_off.append("another pass is under way, or was killed a moment ago")
+    return removed
+
+
+def _begin_pass() -> bool:
+    """False while another is under way, where processes share a cache: in production.
+
+    Two at once do no harm, only the same work twice: so one that takes longer is no trouble.
+    """
+    try:
+        return bool(cache.add(PASS, 1, timeout=PASS_SECONDS))
+    except RedisError:
+        return True
+
+
+def _end_pass() -> None:
+    with suppress(RedisError):
+        cache.delete(PASS)
+
+
+def _let_go_of_all(removed: Removed, is_dry_run: bool) -> None:
     for run in list(_runs_to_look_at()):
         try:
             _let_go(run, removed, is_dry_run)
+        except NotReadyError as error:
+            removed.put_off.append(f"run {run.pk}: {error}")
         except StorageError as error:
             logger.warning("objects of run %s that are not needed stay for now: %s", run.pk, error)
             removed.put_off.append(f"run {run.pk}: {error}")
-    return removed
 
 
 def _runs_to_look_at() -> RunQuerySet:
@@ -94,13 +131,10 @@ def _let_go(run: TrainingRun, removed: Removed, is_dry_run: bool) -> None:
             objects_kept_from_round=kept_from
         )
     run.objects_kept_from_round = kept_from
-    first = max(run.objects_removed_before_round, 1)
+    # Of one that has ended all once more: an update may have come late, after its round was let go.
+    first = max(run.objects_removed_before_round, 1) if run.is_active else 1
     for begin in range(first, kept_from, ROUNDS_AT_ONCE):
-        if _may_store_the_same(run):  # asked again and again: one may have been started
-            removed.put_off.append(
-                f"run {run.pk}: one of the same seed is under way, and until its end the rest stays"
-            )
-            return
+        _check_may_go(run)
         numbers = range(begin, min(begin + ROUNDS_AT_ONCE, kept_from))
         _remove_rounds(run, numbers, removed, is_dry_run)
     removed.num_runs += 1
@@ -110,6 +144,25 @@ def _let_go(run: TrainingRun, removed: Removed, is_dry_run: bool) -> None:
         TrainingRun.objects.filter(pk=run.pk).update(
             objects_removed_before_round=min([kept_from, *held])
         )
+
+
+def _check_may_go(run: TrainingRun) -> None:
+    """Refuse to delete while somebody relies on what the rows do not say, or did not a moment ago.
+
+    It is asked before each delete, after it was looked up what is needed: a backup that begins
+    later copies rows that know as much, and a run that starts later has stored nothing yet.
+
+    Raises:
+        NotReadyError: a backup is being made, or another run may store the same.
+        StorageError: storage is out of reach.
+    """
+    if _may_store_the_same(run):
+        raise NotReadyError(
+            "another of its study is being prepared, or has the same seed and is under way: the"
+            " rest stays until then"
+        )
+    if is_copied():
+        raise NotReadyError("a backup is being made, and the rest stays until its end")
 
 
 def _kept_from(run: TrainingRun) -> int:
@@ -137,8 +190,8 @@ def _may_store_the_same(run: TrainingRun) -> bool:
     The same seed and rows make the same updates, stored before the row that refers to them is
     written. So what such a run has not written yet cannot be told from what nobody needs.
     """
-    others = TrainingRun.objects.active().filter(study=run.study_id, seed=run.seed)
-    return others.exclude(pk=run.pk).exists()
+    others = TrainingRun.objects.active().filter(study=run.study_id).exclude(pk=run.pk)
+    return others.filter(Q(status=TrainingRun.Status.PREPARING) | Q(seed=run.seed)).exists()
 
 
 def _remove_rounds(
@@ -150,7 +203,7 @@ def _remove_rounds(
     updates = ReceivedUpdate.objects.filter(assignment__training_round__in=rounds)
     hashes |= set(updates.values_list("sha256", flat=True))
     keys = [params_key(sha256) for sha256 in sorted(hashes - _needed(run, hashes)) if sha256]
-    _remove(director_storage(), keys, removed, is_dry_run)
+    _remove(run, director_storage(), keys, removed, is_dry_run)
     with_state = updates.exclude(client_state_sha256="")
     envoys = Envoy.objects.standing().filter(pk__in=with_state.values(ENVOY))
     for envoy in envoys:
@@ -158,15 +211,18 @@ def _remove_rounds(
         states = set(of_envoy.values_list("client_state_sha256", flat=True))
         states -= _needed_states(run, envoy, states)
         keys = [client_state_key(sha256) for sha256 in sorted(states)]
-        _remove(envoy_storage(envoy), keys, removed, is_dry_run)
+        _remove(run, envoy_storage(envoy), keys, removed, is_dry_run)
 
 
-def _remove(storage: Storage, keys: Sequence[str], removed: Removed, is_dry_run: bool) -> None:
+def _remove(
+    run: TrainingRun, storage: Storage, keys: Sequence[str], removed: Removed, is_dry_run: bool
+) -> None:
     for key in keys:
         num_bytes = object_size(storage, key)
         if num_bytes is None:
             continue
         if not is_dry_run:
+            _check_may_go(run)
             delete_object(storage, key)
         removed.num_objects += 1
         removed.num_bytes += num_bytes
@@ -215,9 +271,14 @@ class LastCounted:
 
 
 def _last_counted() -> list[LastCounted]:
-    """Which screening compares the next with, and whose client state SCAFFOLD goes on from."""
+    """Which screening compares the next with, and whose client state SCAFFOLD goes on from.
+
+    An update counts for good once its round is aggregated: until then it may be lost or refused,
+    and the one before it is the last again.
+    """
     counted = ReceivedUpdate.objects.filter(
         **{f"{RUN}__in": TrainingRun.objects.active(), f"{NUMBER}__gte": 1},
+        assignment__training_round__status=TrainingRound.Status.AGGREGATED,
         verdict=ReceivedUpdate.Verdict.ACCEPTED,
     )
     newest = counted.order_by().values_list(RUN, ENVOY).annotate(number=Max(NUMBER))

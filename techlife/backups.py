@@ -36,7 +36,7 @@ from envoys.storage import (
     bucket_of,
     director_storage,
     envoy_storage,
-    fsync_folder,
+    fsync_folders,
     has_objects,
     list_objects,
     open_object,
@@ -245,7 +245,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, folder / MANIFEST)
-    fsync_folder(folder)
+    fsync_folders([folder])
 
 
 def _key_mark(key: str) -> str:

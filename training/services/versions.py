@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,14 @@ from django.utils import timezone
 from envoys import audit
 from envoys.errors import LostObjectError, StorageError
 from envoys.models import Envoy, User
-from envoys.storage import director_storage, envoy_storage, read_object, write_object, write_objects
+from envoys.storage import (
+    director_storage,
+    envoy_storage,
+    read_object,
+    write_object,
+    write_objects,
+    write_together,
+)
 from federated.params import Params, params_sha256, to_bytes
 from federated.plan import TrainingPlan
 from federated.scaling import FeatureScaling
@@ -37,7 +43,6 @@ from training.services.updates import update_params
 Kind = ModelVersion.Kind
 MODEL_FILES = ("model.safetensors", "model.pt", "manifest.json")
 OWN_MODEL_LEASES = 5  # so long the end of a run waits for a hospital's storage
-STORED_AT_ONCE = 8
 STORED_BYTES = 16 * 2**20  # of the parameters stored at once
 
 
@@ -90,37 +95,38 @@ def create_versions(
         delta_params = update_params(update)
         return {name: np.add(base_params[name], delta_params[name]) for name in sorted(base_params)}
 
-    def store_own(update: ReceivedUpdate, local_params: Params) -> ModelVersion | str:
+    def own_model(update: ReceivedUpdate) -> tuple[Envoy, ModelVersion, dict[str, bytes]]:
         envoy = update.assignment.envoy
         number = newest.get(envoy.pk, 0) + 1
+        local_params = trained(update)
         manifest = _manifest(training_round, local_params, number, [update])
         metrics = json.dumps(update.metrics, indent=2, sort_keys=True).encode()
-        try:
-            sha256 = _write_model(
-                envoy_storage(envoy), folder, local_params, manifest, {"metrics.json": metrics}
-            )
-        except StorageError as error:
-            if timezone.now() < give_up_at and not isinstance(error, LostObjectError):
-                raise  # its storage may come back: the sweeper has the round aggregated again
-            return f"{envoy}'s own model was not stored: {error}"
+        files, sha256 = _model_files(folder, local_params, manifest, {"metrics.json": metrics})
         row = _version(training_round, envoy, Kind.FINE_TUNED, number, folder, manifest, sha256)
         row.metrics = update.metrics
-        return row
+        return envoy, row, files
 
-    # On folders side by side, to wait for the disk together; few at once where a model is large. A
-    # bucket's connection is a thread's own, and takes longer to make than what is sent.
     model_bytes = sum(value.nbytes for value in params.values())
-    num_at_once = min(STORED_AT_ONCE, max(1, STORED_BYTES // max(model_bytes, 1)))
-    if settings.DIRECTOR_S3_BUCKET_NAME:
-        num_at_once = 1
-    stored: list[ModelVersion | str] = []
-    with ThreadPoolExecutor(num_at_once) as pool:
-        store = map if num_at_once == 1 else pool.map
-        for start in range(0, len(updates), num_at_once):
-            together = updates[start : start + num_at_once]
-            stored += store(store_own, together, [trained(update) for update in together])
-    prepared.rows += [row for row in stored if isinstance(row, ModelVersion)]
-    prepared.notes = " ".join(note for note in stored if isinstance(note, str))
+    num_at_once = max(1, STORED_BYTES // max(model_bytes, 1))
+    notes = []
+    for start in range(0, len(updates), num_at_once):
+        models = [own_model(update) for update in updates[start : start + num_at_once]]
+        try:
+            write_together([(envoy_storage(envoy), files) for envoy, _, files in models])
+            prepared.rows += [row for _, row, _ in models]
+            continue
+        except StorageError:
+            pass  # of one of them: below each by itself
+        for envoy, row, files in models:
+            try:
+                write_objects(envoy_storage(envoy), files)
+            except StorageError as error:
+                if timezone.now() < give_up_at and not isinstance(error, LostObjectError):
+                    raise  # it may come back: the sweeper has the round aggregated again
+                notes.append(f"{envoy}'s own model was not stored: {error}")
+            else:
+                prepared.rows.append(row)
+    prepared.notes = " ".join(notes)
     return prepared
 
 
@@ -225,14 +231,20 @@ def _manifest(
     }
 
 
-def _write_model(
-    storage: Any,
+def _write_model(storage: Any, folder: str, params: Params, manifest: dict[str, Any]) -> str:
+    """Write a model's files; returns the sha256 of `model.safetensors`."""
+    files, sha256 = _model_files(folder, params, manifest)
+    write_objects(storage, files)
+    return sha256
+
+
+def _model_files(
     folder: str,
     params: Params,
     manifest: dict[str, Any],
     others: Mapping[str, bytes] | None = None,
-) -> str:
-    """Write a model's files, and others beside; returns the sha256 of `model.safetensors`."""
+) -> tuple[dict[str, bytes], str]:
+    """A model's files by key, with others beside, and the sha256 of `model.safetensors`."""
     content = to_bytes(params)
     files = {
         "model.pt": _state_dict(params),
@@ -240,8 +252,8 @@ def _write_model(
         **(others or {}),
         "model.safetensors": content,
     }
-    write_objects(storage, {f"{folder}/{name}": file for name, file in files.items()})
-    return hashlib.sha256(content).hexdigest()
+    named = {f"{folder}/{name}": file for name, file in files.items()}
+    return named, hashlib.sha256(content).hexdigest()
 
 
 def _state_dict(params: Params) -> bytes:

@@ -31,6 +31,7 @@ MAX_BYTES_PER_100_ROUNDS = 1e6
 POLL_SECONDS = 0.1
 SAMPLE_SECONDS = 0.5
 ASK_SECONDS = 0.5
+ROUNDS_THAT_TELL = 100
 WARM_UP = 0.25  # of the rounds, and of those that a process lives through
 ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "techlife.bench.settings",
@@ -133,7 +134,9 @@ def tell(
         memory.write(options.samples)
     for kind, figures in growth.items():
         slope = figures["resident_bytes_per_100_rounds"]
-        said = verdict(slope / 1e6, MAX_BYTES_PER_100_ROUNDS / 1e6)
+        said = "of so few rounds it tells nothing"
+        if options.rounds >= ROUNDS_THAT_TELL:
+            said = verdict(slope / 1e6, MAX_BYTES_PER_100_ROUNDS / 1e6)
         say(f"{kind}: {slope / 1e6:+.2f} MB per 100 rounds, {said}")
     for problem in [*found.problems, *removed.put_off, *visitor.troubles[:5]]:
         say(problem)

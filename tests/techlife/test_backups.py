@@ -192,7 +192,8 @@ def test_the_commands_say_what_to_do(oslo, tmp_path, settings):
     output = StringIO()
     call_command("backup", str(tmp_path / "one"), stdout=output)
     assert "The keys are not in it" in output.getvalue().replace("\n", " ")
-    with pytest.raises(CommandError, match="is not empty"):
+    with pytest.raises(CommandError, match="is not empty") as refusal:
         call_command("backup", str(tmp_path / "one"))
+    assert "remove it" not in str(refusal.value)  # it is a backup
     with pytest.raises(CommandError, match="--replace"):
         call_command("restore", str(tmp_path / "one"))

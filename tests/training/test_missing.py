@@ -7,6 +7,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
 
+from diagnoses.models import Snapshot
 from envoys.models import AuditEvent, User
 from federated.params import to_bytes
 from federated.simulation import simulate
@@ -523,3 +524,13 @@ def test_what_a_check_has_found_stands_on_the_federations_page_and_the_runs(
         client.force_login(make_user(envoy=five[2]))
         assert problem not in text_of(client.get(page))
     assert Program(dana).get("/api/v1/federation")["lost"] == [problem]
+
+
+def test_the_page_of_round_0_names_who_has_not_sent_statistics(client, five, queue, dana):
+    run = start(five)
+    frozen = Snapshot.objects.filter(status=Snapshot.Status.COMPLETE)
+    queue.work(until=lambda: frozen.count() == 5)
+    queue.lose()
+    client.force_login(dana)
+    text = text_of(client.get(reverse("training:run-detail", args=[run.pk])))
+    assert "Round 0 collects pooled statistics: 0 of 5 in , missing: H1 since" in text

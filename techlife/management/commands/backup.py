@@ -16,12 +16,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         folder: Path = options["folder"]
+        was_empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         try:
             manifest = make_backup(folder, say=self.stdout.write)
         except FederatedError as error:
-            raise CommandError(
-                f"{error}\nThere is no {MANIFEST} in {folder}: it is no backup, remove it"
-            ) from error
+            words = str(error)
+            if was_empty:  # else what is there is somebody else's, or a backup made before
+                words += f"\nThere is no {MANIFEST} in {folder}: it is no backup, remove it"
+            raise CommandError(words) from error
         except OSError as error:
             raise CommandError(
                 f"The backup cannot be written: {error.strerror}. Remove {folder}, make room, and"

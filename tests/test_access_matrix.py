@@ -1,7 +1,6 @@
 """Every route of the access list, asked by everybody, about their own hospital and another."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +8,14 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.cache import cache
 from django.db import transaction
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import reverse
 
 from envoys.access import ACTIONS, UNAUDITED, Capability, is_call, is_published
 from envoys.models import AuditEvent, User
-from tests.world import World, make_world, url_parameters
+from tests.world import World, url_parameters
+from tests.world_fixtures import folders as folders  # fixtures
+from tests.world_fixtures import world as world
 
 # In tests nothing has been collected for WhiteNoise to serve.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
@@ -79,27 +80,6 @@ SHOW_NO_PATIENT = {
     "GET api:node-summary",
     "GET inference:patient-erasure-live",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One folder for the module: the world's objects outlive a test."""
-    folder = tmp_path_factory.mktemp("world")
-    with override_settings(
-        DATA_DIR=folder,
-        OBJECT_FOLDER=folder / "objects",
-        DIRECTOR_S3_BUCKET_NAME="",
-        ENVOY_S3_BUCKET_NAME="",
-    ):
-        yield
-
-
-@pytest.fixture(scope="module")
-def world(django_db_setup: None, django_db_blocker: Any, folders: None) -> Iterator[World]:
-    """Made once; what a request does to it is rolled back by `ask`."""
-    with django_db_blocker.unblock(), transaction.atomic():
-        yield make_world()
-        transaction.set_rollback(True)
 
 
 class Answer:

@@ -4,13 +4,10 @@ How long either takes is measured by `make bench-enumeration`.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.db import transaction
-from django.test import override_settings
 from django.urls import reverse
 
 from envoys.access import is_call, is_published
@@ -24,32 +21,15 @@ from tests.test_access_matrix import (
     people_who_may,
     url_names_a_hospital,
 )
-from tests.world import World, make_world
+from tests.world import World
+from tests.world_fixtures import folders as folders  # fixtures
+from tests.world_fixtures import world as world
 
 # In tests nothing has been collected for WhiteNoise to serve.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
 NOBODYS = 2_000_000_011  # no row has this number
 OF_DOCTORS = [route for route in ROUTES if "doctor" in people_who_may(route)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("world")
-    with override_settings(
-        DATA_DIR=folder,
-        OBJECT_FOLDER=folder / "objects",
-        DIRECTOR_S3_BUCKET_NAME="",
-        ENVOY_S3_BUCKET_NAME="",
-    ):
-        yield
-
-
-@pytest.fixture(scope="module")
-def world(django_db_setup: None, django_db_blocker: Any, folders: None) -> Iterator[World]:
-    with django_db_blocker.unblock(), transaction.atomic():
-        yield make_world()
-        transaction.set_rollback(True)
 
 
 @pytest.fixture(scope="module")

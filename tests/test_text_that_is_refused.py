@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from django import forms
-from django.db import connection, transaction
-from django.test import override_settings
+from django.db import connection
 from django.urls import reverse
 from rest_framework import serializers
 
 from envoys.access import is_call, is_published
 from tests.test_access_matrix import ROUTES, Answer, Visitors, people_who_may
-from tests.world import World, make_world
+from tests.world import World
+from tests.world_fixtures import folders as folders  # fixtures
+from tests.world_fixtures import world as world
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at")]
 
@@ -46,25 +47,6 @@ WRITES_NOTHING = {
     "POST publichealth:proposal-create",
 }
 Path = tuple[str | int, ...]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("world")
-    with override_settings(
-        DATA_DIR=folder,
-        OBJECT_FOLDER=folder / "objects",
-        DIRECTOR_S3_BUCKET_NAME="",
-        ENVOY_S3_BUCKET_NAME="",
-    ):
-        yield
-
-
-@pytest.fixture(scope="module")
-def world(django_db_setup: None, django_db_blocker: Any, folders: None) -> Iterator[World]:
-    with django_db_blocker.unblock(), transaction.atomic():
-        yield make_world()
-        transaction.set_rollback(True)
 
 
 @pytest.fixture(scope="module")

@@ -37,16 +37,11 @@ class Screened:
 
     def save_figures(self) -> None:
         """Write down how they stand to each other. Call it with the round's row locked."""
-        figures = {slug: found.figures_to_json() for slug, found in self.screenings.items()}
-        rows = [
-            (json.dumps(figures[update.assignment.envoy.slug]), update.pk)
-            for update in self.updates
-            if figures
-        ]
-        table = ReceivedUpdate._meta.db_table
-        # `bulk_update` takes longer to write its statement than the round's mean takes.
-        with connection.cursor() as cursor:
-            cursor.executemany(f"UPDATE {table} SET screening = %s WHERE id = %s", rows)
+        if not self.screenings:
+            return
+        for update in self.updates:
+            update.screening = self.screenings[update.assignment.envoy.slug].figures_to_json()
+        _save_figures(self.updates)
 
 
 def screen_updates(training_round: TrainingRound) -> Screened:
@@ -103,10 +98,20 @@ def hold_outliers(training_round: TrainingRound, screenings: Mapping[str, Screen
             setattr(update, column, value)
         judged.append(update)
     # Only who holds the round's row changes these, so that what was read above still stands.
-    ReceivedUpdate.objects.bulk_update(judged, ["screening"])
+    _save_figures(judged)
     ReceivedUpdate.objects.bulk_update(
         [update for update in judged if update.verdict != Verdict.ACCEPTED], ["verdict", "reason"]
     )
+
+
+def _save_figures(updates: Sequence[ReceivedUpdate]) -> None:
+    table = ReceivedUpdate._meta.db_table
+    # `bulk_update` takes longer to write its statement than the round's mean takes.
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE {table} SET screening = %s WHERE id = %s",
+            [(json.dumps(update.screening), update.pk) for update in updates],
+        )
 
 
 def _judged(
